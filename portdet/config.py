@@ -1,0 +1,259 @@
+"""The configuration: YAML in, checked and fully resolved values out.
+
+A file may name one `_base_` file, whose values it overrides; `key=value` words of the command line come last. Keys
+are `section.key`; a key that occurs in one section only may be given alone (`epochs=3`). Every key that nobody knows
+is an error that names the nearest known one. `Config.dump` writes the resolved file (`args.yaml`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from portdet.errors import PortdetError, nearest
+
+
+class Section(BaseModel):
+    """A section of the configuration: unknown keys are errors, values are checked on assignment too."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, frozen=False)
+
+
+class DataConfig(Section):
+    """What to train and validate on, and how batches are made."""
+
+    format: Literal["scenes", "coco", "voc"] = Field("scenes", description="drawn scenes, COCO JSON or Pascal VOC")
+    root: str = Field("", description="folder that the paths below start from")
+    train: str = Field("", description="COCO: annotation file; VOC: image-set list (ImageSets/Main/train.txt)")
+    val: str = Field("", description="as train, for validation")
+    train_images: str = Field("", description="COCO: image folder of the training set")
+    val_images: str = Field("", description="COCO: image folder of the validation set")
+    names: list[str] = Field(default_factory=list, description="class names; empty: taken from the annotations")
+    train_count: int = Field(256, description="scenes: how many training images are drawn")
+    val_count: int = Field(64, description="scenes: how many validation images are drawn")
+    scene_size: int = Field(128, description="scenes: side of the drawn images in pixels")
+    fraction: float = Field(1.0, gt=0, le=1, description="share of the training images that is used")
+    imgsz: int = Field(416, description="side of the network input in validation, and in training unless sizes is set")
+    sizes: list[int] = Field(default_factory=list, description="multi-scale training sizes; empty: imgsz alone")
+    resize_rate: int = Field(1, ge=1, description="multi-scale: batches that share one size")
+    batch: int = Field(8, ge=1, description="images per step (global: over all processes)")
+    val_batch: int = Field(8, ge=1, description="images per validation step")
+    workers: int = Field(1, ge=0, description="worker processes that prepare batches; 0: in the main process")
+    max_boxes: int = Field(50, ge=1, description="boxes per image that targets are padded to; more is an error")
+    too_many_boxes: Literal["error", "drop"] = Field(
+        "error", description="more boxes than max_boxes: stop with the image's name, or drop (counted) as LuoJiaNET"
+    )
+    keep_crowd: bool = Field(False, description="keep boxes marked as crowd in training (LuoJiaNET does)")
+    bad_box: Literal["clip", "error"] = Field(
+        "clip", description="a box outside its image or without area: clip or drop it and count it, or stop"
+    )
+    bad_image: Literal["error", "skip"] = Field("error", description="an unreadable image: stop, or skip and count it")
+
+
+class AugmentConfig(Section):
+    """Training augmentation of mindspore-ai/models YOLOv3 (`transforms.py`), each step with its constants."""
+
+    enabled: bool = Field(True, description="off: the image is only resized, as in validation")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    jitter: float = Field(0.3, ge=0, lt=1, description="aspect ratio is drawn from (1-j)/(1+j) to (1+j)/(1-j)")
+    scale: tuple[float, float] = Field((0.25, 2.0), description="range of the size, relative to the input")
+    hue: float = Field(0.1, ge=0, description="largest shift of the hue, as a share of the circle")
+    saturation: float = Field(1.5, ge=1, description="largest factor of the saturation (and its inverse)")
+    value: float = Field(1.0, ge=1, description="largest factor of the brightness (and its inverse)")
+    trials: int = Field(10, ge=1, description="placements that are drawn before the image is left as it is")
+    random_interpolation: bool = Field(True, description="draw the interpolation per image; off: bilinear")
+    close_last: int = Field(0, ge=0, description="epochs at the end without augmentation (close_mosaic)")
+
+
+class OptimConfig(Section):
+    """Momentum SGD, its decay groups, and the learning-rate schedule, as closed forms of the step."""
+
+    lr0: float = Field(0.01, gt=0, description="base learning rate")
+    schedule: Literal["constant", "exponential", "cosine_annealing"] = Field(
+        "cosine_annealing", description="'exponential' is multi-step decay, the name mindspore-ai/models gives it"
+    )
+    lr_epochs: list[int] = Field(default_factory=lambda: [220, 250], description="exponential: milestones in epochs")
+    lr_gamma: float = Field(0.1, gt=0, description="exponential: factor at each milestone")
+    eta_min: float = Field(0.0, ge=0, description="cosine_annealing: lowest learning rate")
+    t_max: int = Field(0, ge=0, description="cosine_annealing: half period in epochs; 0: all epochs")
+    warmup_epochs: float = Field(0.0, ge=0, description="epochs of linear warm-up")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0, description="L2, on convolution and linear weights only")
+    nesterov: bool = False
+    loss_scale: float | Literal["dynamic"] = Field(1.0, description="static factor, or 'dynamic'")
+    clip_norm: float = Field(0.0, ge=0, description="largest global gradient norm; 0: no clipping")
+    freeze: list[str] = Field(default_factory=list, description="prefixes of weights that are not trained")
+
+
+class EmaConfig(Section):
+    """Which exponential moving average of the weights is kept, if any."""
+
+    kind: Literal["none", "constant", "exponential", "threshold"] = Field(
+        "none", description="exponential: YOLOv5/YOLOX/MindYOLO; threshold: PaddleDetection; constant: Keras, mmengine"
+    )
+    decay: float = Field(0.9998, ge=0, lt=1)
+    tau: float = Field(2000.0, gt=0, description="exponential: steps of the ramp d(1-exp(-t/tau))")
+
+
+class EvalConfig(Section):
+    """How predictions become boxes, and how often they are scored."""
+
+    conf: float = Field(0.001, ge=0, le=1, description="smallest score that is kept")
+    nms: float = Field(0.5, gt=0, le=1, description="IoU above which the lower box is suppressed")
+    max_det: int = Field(100, ge=1, description="boxes per image that COCO's metric looks at")
+    every: int = Field(1, ge=1, description="epochs between validations")
+    start: int = Field(1, ge=1, description="first epoch that is validated")
+    save_json: bool = Field(False, description="keep the detections in COCO's JSON format")
+
+
+class TrainConfig(Section):
+    """The run: how long, where, with which backend."""
+
+    epochs: int = Field(320, ge=1)
+    max_steps: int = Field(0, ge=0, description="stop after this many steps (a dry run); 0: no limit")
+    seed: int = Field(0, ge=0)
+    backend: Literal["torch", "mindspore", "paddle"] | str = "torch"
+    device: str = Field("cpu", description="cpu, cuda, cuda:1, npu, npu:0 (Ascend); absent: an error, never a fallback")
+    mode: Literal["eager", "compiled"] = Field(
+        "eager", description="compiled: torch.compile, ms.jit graph mode, paddle.jit.to_static"
+    )
+    threads: int = Field(0, ge=0, description="threads of the framework; 0: all cores")
+    pretrained: str = Field("", description="weights to start from, any format that `convert` reads")
+    patience: int = Field(0, ge=0, description="stop after this many validations without a better AP; 0: never")
+    save_period: int = Field(0, ge=0, description="keep a checkpoint every so many epochs besides best and last")
+    log_every: int = Field(10, ge=1, description="steps between two lines of the step log")
+    project: str = Field("runs", description="folder of all runs")
+    name: str = Field("", description="name of the run; empty: the configuration's")
+    exist_ok: bool = Field(False, description="write into an existing run folder instead of the next number")
+
+
+class Config(Section):
+    """A whole configuration. `model` is checked by the model's own `Config` (portdet/models/<name>.py)."""
+
+    model: dict[str, Any] = Field(default_factory=lambda: {"name": "yolov3"})
+    data: DataConfig = Field(default_factory=lambda: DataConfig())
+    augment: AugmentConfig = Field(default_factory=lambda: AugmentConfig())
+    optim: OptimConfig = Field(default_factory=lambda: OptimConfig())
+    ema: EmaConfig = Field(default_factory=lambda: EmaConfig())
+    eval: EvalConfig = Field(default_factory=lambda: EvalConfig())
+    train: TrainConfig = Field(default_factory=lambda: TrainConfig())
+
+    def dump(self) -> str:
+        """The resolved configuration as YAML; `load` reads it back to the same values."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def config_root() -> Path:
+    """Folder of the configurations that portdet ships: the checkout's `configs/`, or the installed copy."""
+    checkout = Path(__file__).parent.parent / "configs"
+    return checkout if checkout.is_dir() else Path(__file__).parent / "configs"
+
+
+def find(name: str) -> Path:
+    """The configuration file of that path or, failing that, of that name among the shipped ones."""
+    for candidate in (Path(name), config_root() / Path(name).name, config_root() / f"{Path(name).name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    known = [p.stem for p in config_root().glob("*.yaml")]
+    raise PortdetError(f"no configuration '{name}'", fix=nearest(Path(name).stem, known))
+
+
+def load(name: str, overrides: tuple[str, ...] | list[str] = ()) -> Config:
+    """Read a configuration file (its `_base_` first), apply `key=value` words, and check everything.
+
+    Raises `PortdetError` naming the file and key for an unknown key, a wrong value or unreadable YAML.
+    """
+    path = find(name)
+    values = _read(path)
+    if base := values.pop("_base_", None):
+        base_values = _read(path.parent / str(base))
+        if "_base_" in base_values:
+            raise PortdetError(
+                f"_base_ file {base} has a _base_ itself", where=str(path), fix="keep one level of _base_"
+            )
+        values = _merge(base_values, values)
+    for word in overrides:
+        _override(values, word)
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, str(path)) from None
+    if not config.train.name:
+        config.train.name = path.stem
+    return config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PortdetError(
+            f"cannot read {path}: {error.strerror}", fix="check the path of _base_ or the name"
+        ) from None
+    except yaml.YAMLError as error:
+        raise PortdetError(f"not valid YAML: {error}", where=str(path)) from None
+    if not isinstance(values, dict):
+        raise PortdetError(f"expected sections (model:, data:, ...), found {type(values).__name__}", where=str(path))
+    return values
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in over.items():
+        both = isinstance(out.get(key), dict) and isinstance(value, dict)
+        out[key] = _merge(out[key], value) if both else value
+    return out
+
+
+def sections() -> dict[str, type[Section]]:
+    """The sections by name, `model` apart."""
+    found = {}
+    for name, info in Config.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            found[name] = info.annotation
+    return found
+
+
+def _override(values: dict[str, Any], word: str) -> None:
+    key, equals, text = word.partition("=")
+    if not equals:
+        raise PortdetError(f"'{word}' is not key=value", fix="write for example epochs=3 or optim.lr0=0.01")
+    path = _resolve(key)
+    node = values
+    for part in path[:-1]:
+        node = node.setdefault(part, {})
+    try:
+        node[path[-1]] = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        raise PortdetError(f"value of '{key}' is not valid YAML: {text}") from None
+
+
+def _resolve(key: str) -> list[str]:
+    """`epochs` -> ['train', 'epochs']; a dotted key is checked; `model.*` is left to the model."""
+    known = {f"{s}.{k}": [s, k] for s, cls in sections().items() for k in cls.model_fields}
+    if key.startswith("model.") or key in known:
+        return key.split(".")
+    alone = [path for path in known.values() if path[1] == key]
+    if len(alone) == 1:
+        return alone[0]
+    if alone:
+        raise PortdetError(f"'{key}' is in several sections", fix=f"write one of {[f'{s}.{k}' for s, k in alone]}")
+    if "." not in key:
+        raise PortdetError(f"unknown key '{key}'", fix=nearest(key, {k for _, k in known.values()}))
+    raise PortdetError(f"unknown key '{key}'", fix=nearest(key, known))
+
+
+def _explain(error: ValidationError, where: str) -> PortdetError:
+    """pydantic's first complaint in our words, with the nearest known key."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        section = sections().get(str(first["loc"][0])) if len(first["loc"]) > 1 else None
+        known = section.model_fields if section else Config.model_fields
+        return PortdetError(f"unknown key '{place}'", where=where, fix=nearest(str(first["loc"][-1]), known))
+    return PortdetError(
+        f"{place} = {first['input']!r}: {first['msg'].lower()}", where=where, fix="see `portdet help config`"
+    )

@@ -1,0 +1,147 @@
+"""What the training loop asks of a backend: one detector on one device of one framework, in this process.
+
+Everything crosses this line as numpy arrays under canonical names (a weight's path in the spec), so the loop,
+evaluation, checkpoints and alignment are written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A training batch, padded to static shapes. T is `data.max_boxes`.
+
+    images (B, 3, H, W) float32, normalised; boxes (B, T, 4) float32, x1 y1 x2 y2 in pixels of the input;
+    labels (B, T) int32; valid (B, T) bool, False for padding; image_ids (B,) int64.
+    """
+
+    images: Array
+    boxes: Array
+    labels: Array
+    valid: Array
+    image_ids: Array
+
+
+@dataclass(frozen=True)
+class EvalBatch:
+    """A validation batch: images (B, 3, H, W) float32; image_ids (B,) int64; sizes (B, 2) int64, original (w, h).
+
+    The last batch is filled up by repeating its last image; only the first `count` images count.
+    """
+
+    images: Array
+    image_ids: Array
+    sizes: Array
+    count: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Weights that share optimiser settings: their canonical names, L2 decay, factor on the learning rate."""
+
+    names: tuple[str, ...]
+    weight_decay: float
+    lr_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a backend must know once to build its train step. Weights in no group are frozen."""
+
+    groups: tuple[Group, ...]
+    momentum: float = 0.9
+    nesterov: bool = False
+    clip_norm: float = 0.0  # 0: no clipping; else gradients are scaled to at most this global norm (eps 1e-6)
+    dynamic_scale: bool = False  # True: a step with a non-finite gradient changes nothing and reports it
+    ema: bool = False
+    ema_zero_start: bool = False  # PaddleDetection starts its shadow at zero, the others at the weights
+
+
+@dataclass(frozen=True)
+class StepValues:
+    """What the host decides for one step, as closed forms of the step number."""
+
+    lr: float
+    loss_scale: float = 1.0
+    ema_decay: float = 0.0  # shadow = decay * shadow + (1 - decay) * weights; unused without EMA
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Losses by name ('loss' is the total, unscaled), and whether the step was skipped for overflow."""
+
+    losses: dict[str, float]
+    skipped: bool = False
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+class Session(Protocol):
+    """A detector ready to train and predict. Made by a backend's `open_session`."""
+
+    backend: str
+    device: str
+
+    def load_weights(self, weights: Mapping[str, Array]) -> None:
+        """Set every weight and buffer; a missing, unexpected or misshapen name raises PortdetError.
+
+        The EMA shadow, if any, restarts from these weights (or from zero), momentum from zero.
+        """
+
+    def weights(self) -> Arrays:
+        """Copies of all weights and buffers, float32, canonical names."""
+
+    def train_step(self, batch: Batch, values: StepValues) -> StepResult:
+        """Forward in training mode, backward, clip, update, EMA."""
+
+    def losses_and_gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
+        """Losses and d loss / d weight of every trainable weight; nothing changes but BN statistics."""
+
+    def predict(self, images: Array) -> Arrays:
+        """Evaluation-mode outputs by name, for images (B, 3, H, W)."""
+
+    def state(self) -> Arrays:
+        """All that a later step depends on: 'weights/<name>', 'momentum/<name>', 'ema/<name>'. Copies."""
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Continue from `state()` bit for bit."""
+
+    def ema_weights(self, correction: float = 1.0) -> AbstractContextManager[None]:
+        """Within the context the model holds its EMA divided by `correction`; the raw weights come back after."""
+
+    def facts(self) -> dict[str, str]:
+        """Framework version, device really used, mode, kernels: for the log and the exact gates."""
+
+    def close(self) -> None:
+        """Free device memory; leave process groups."""
+
+
+class Backend(Protocol):
+    """A framework. Importing the module that holds it must not import the framework."""
+
+    name: str
+
+    def open_session(
+        self,
+        source_file: str,
+        class_name: str,
+        recipe: Recipe,
+        *,
+        device: str,
+        mode: str,
+        threads: int,
+        names: Sequence[str],
+    ) -> Session:
+        """Import generated source and build its session. `names`: all weights and buffers, in spec order."""
+
+    def doctor(self) -> list[tuple[str, str, str]]:
+        """Checks as (level 'ok' | 'warn' | 'fail', what, advice)."""
