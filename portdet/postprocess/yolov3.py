@@ -1,0 +1,103 @@
+"""From YOLOv3's decoded output to boxes in the pixels of the original image.
+
+The rule of mindspore-ai/models `DetectionEngine` (eval.py): one class per anchor, a score cut, NMS per image and
+category. Where darknet differs it is an argument: `multi_label`, `clip="none"`, `pixel_offset=0`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portdet.errors import PortdetError
+from portdet.postprocess.nms import Kind, nms
+from portdet.session import Array
+
+Clip = Literal["corner", "none"]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The boxes found in one image, best first: boxes (n, 4) float32 x1 y1 x2 y2 in pixels of the original image,
+    scores (n,) float32, labels (n,) int64 (0-based classes)."""
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def detections(
+    decoded: NDArray[np.float32],
+    sizes: Array,
+    *,
+    conf: float = 0.001,
+    nms_threshold: float = 0.5,
+    pixel_offset: float = 1.0,
+    kind: Kind = "greedy",
+    limit: int = 0,
+    clip: Clip = "corner",
+    multi_label: bool = False,
+) -> list[Detections]:
+    """Boxes of a batch.
+
+    `decoded` (B, N, 5+C) float32: centre x, centre y, width, height as shares of the input, objectness, class
+    probabilities; anchors of the small, medium, big level in this order. `sizes` (B, 2): original width, height.
+    Score = objectness * class probability; what is below `conf` goes. `multi_label` makes a box of every class that
+    reaches `conf`, not only of the best one. `limit` > 0: at most that many boxes per image and class.
+    `clip="corner"` moves the left and top edge to 0 at least and cuts width and height to the image's; so a box may
+    still pass the right or bottom edge, as in the original. Raises PortdetError for other shapes.
+    """
+    if decoded.ndim != 3 or decoded.shape[2] < 6 or sizes.shape != (len(decoded), 2):
+        raise PortdetError(
+            f"expected decoded (B, N, 5+classes) and sizes (B, 2), got {decoded.shape} and {sizes.shape}",
+            fix="pass the model's decoded output and one (width, height) per image",
+        )
+    found = []
+    for rows, size in zip(decoded, sizes, strict=True):
+        boxes, scores, labels = _candidates(rows, conf, multi_label)
+        boxes = _to_pixels(boxes, size.astype(np.float32), clip)
+        keep = nms(boxes, scores, labels, threshold=nms_threshold, pixel_offset=pixel_offset, kind=kind, limit=limit)
+        found.append(Detections(boxes[keep], scores[keep], labels[keep]))
+    return found
+
+
+def _candidates(rows: NDArray[np.float32], conf: float, multi_label: bool) -> tuple[Array, Array, Array]:
+    """Boxes (as decoded), scores, labels that reach `conf`; a score that is not a number never does."""
+    objectness, classes = rows[:, 4], rows[:, 5:]
+    if multi_label:
+        scores = objectness[:, None] * classes
+        anchors, labels = np.nonzero(scores >= conf)
+        return rows[anchors, :4], scores[anchors, labels], labels
+    best = classes.argmax(1)
+    score = objectness * classes[np.arange(len(rows)), best]
+    anchors = np.flatnonzero(score >= conf)
+    return rows[anchors, :4], score[anchors], best[anchors]
+
+
+def _to_pixels(boxes: NDArray[np.float32], size: NDArray[np.float32], clip: Clip) -> NDArray[np.float32]:
+    wh = boxes[:, 2:] * size
+    corner = boxes[:, :2] * size - wh / 2
+    if clip == "corner":
+        corner, wh = np.maximum(corner, 0), np.minimum(wh, size)
+    return np.concatenate([corner, corner + wh], axis=1)
+
+
+def to_coco(found: Mapping[int, Detections], category_ids: list[int]) -> list[dict[str, Any]]:
+    """Detections by image id as COCO's result list: `bbox` is x, y, width, height; label i is `category_ids[i]`."""
+    return [
+        {
+            "image_id": int(image_id),
+            "category_id": category_ids[int(label)],
+            "bbox": [float(x1), float(y1), float(x2) - float(x1), float(y2) - float(y1)],
+            "score": float(score),
+        }
+        for image_id, one in found.items()
+        for (x1, y1, x2, y2), score, label in zip(one.boxes, one.scores, one.labels, strict=True)
+    ]
