@@ -1,0 +1,1 @@
+"""Target assignment: which prediction answers for which box."""

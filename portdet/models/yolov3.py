@@ -1,0 +1,165 @@
+"""YOLOv3-DarkNet53 (Redmon and Farhadi 2018), in the two forms that are published.
+
+`mindspore`: mindspore-ai/models `official/cv/YOLOv3` and LuoJiaNET: ReLU backbone, padding at bottom and right,
+whole-pixel centres, ImageNet normalisation. `darknet`: pjreddie and AlexeyAB darknet: leaky ReLU, symmetric padding,
+images divided by 255. A profile is a set of defaults; every field may be set alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from portdet import ops
+from portdet.assign.yolov3 import Anchors, best_anchors, normalise_boxes
+from portdet.config import Section
+from portdet.losses.yolov3 import decode, level_loss, rows
+from portdet.models.backbones.darknet import DarkNet
+from portdet.models.layers import Activation, ConvNorm, Padding
+from portdet.spec import Conv2d, Module, method
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "mindspore": {
+        "activation": "relu",
+        "padding": "same",
+        "backbone_momentum": 0.9,  # 0.1 in MindSpore's sense: the backbone's statistics follow the last batches
+        "round_centres": True,
+        "ignore_boxes": "level",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+    },
+    "darknet": {
+        "activation": "leaky_relu",
+        "padding": "symmetric",
+        "backbone_momentum": 0.1,
+        "round_centres": False,
+        "ignore_boxes": "all",
+        "mean": (0.0, 0.0, 0.0),
+        "std": (1.0, 1.0, 1.0),
+    },
+}
+
+ANCHORS: Anchors = (
+    (10, 13), (16, 30), (33, 23), (30, 61), (62, 45), (59, 119), (116, 90), (156, 198), (373, 326),
+)  # fmt: skip
+
+
+class Config(Section):
+    """Fields of the model; those left out come from the profile."""
+
+    name: Literal["yolov3"] = "yolov3"
+    profile: Literal["mindspore", "darknet"] = "mindspore"
+    classes: int = Field(80, ge=1)
+    width: float = Field(1.0, gt=0, description="factor on all channels; 0.125 is the tiny variant")
+    depths: tuple[int, ...] = Field((1, 2, 8, 8, 4), description="residual blocks of the five stages")
+    anchors: Anchors = Field(ANCHORS, description="9 (width, height) in input pixels: strides 8, 16, 32, 3 each")
+    activation: Activation = "relu"
+    padding: Padding = "same"
+    backbone_momentum: float = Field(0.9, gt=0, le=1, description="batch norm: weight of the new value")
+    momentum: float = Field(0.1, gt=0, le=1, description="the same for neck and head")
+    round_centres: bool = True
+    ignore_threshold: float = Field(0.7, description="0.7 in mindspore-ai/models and darknet, 0.1 in LuoJiaNET")
+    ignore_boxes: Literal["level", "all"] = Field("level", description="boxes that spare background: of the level, all")
+    label_smooth: float = Field(0.0, ge=0, lt=1, description="0.1 where the original's label_smooth is on")
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _profile(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            return {**PROFILES.get(values.get("profile", "mindspore"), {}), **values}
+        return values
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the stem and the five stages."""
+        return tuple(max(2, round(c * self.width / 2) * 2) for c in (32, 64, 128, 256, 512, 1024))
+
+
+class YoloBlock(Module):
+    """Five convolutions to the route, a sixth and a plain 1x1 to the output; returns (route, output)."""
+
+    def __init__(self, cin: int, channels: int, outputs: int, momentum: float) -> None:
+        wide = 2 * channels
+        self.conv0 = ConvNorm(cin, channels, 1, momentum=momentum)
+        self.conv1 = ConvNorm(channels, wide, 3, momentum=momentum)
+        self.conv2 = ConvNorm(wide, channels, 1, momentum=momentum)
+        self.conv3 = ConvNorm(channels, wide, 3, momentum=momentum)
+        self.conv4 = ConvNorm(wide, channels, 1, momentum=momentum)
+        self.conv5 = ConvNorm(channels, wide, 3, momentum=momentum)
+        self.conv6 = Conv2d(wide, outputs, 1, bias=True)
+
+    def forward(self, x: Any) -> tuple[Any, Any]:
+        route = self.conv4(self.conv3(self.conv2(self.conv1(self.conv0(x)))))
+        return route, self.conv6(self.conv5(route))
+
+
+class YOLOv3(Module):
+    """The detector. `loss` and `predict` are its two entries; both go through forward in generated code."""
+
+    def __init__(self, config: Config) -> None:
+        c = config.channels
+        outputs = 3 * (config.classes + 5)
+        self.settings = config
+        self.backbone = DarkNet(c, config.depths, config.activation, config.padding, config.backbone_momentum)
+        self.backblock0 = YoloBlock(c[5], c[4], outputs, config.momentum)
+        self.conv1 = ConvNorm(c[4], c[4] // 2, 1, momentum=config.momentum)
+        self.backblock1 = YoloBlock(c[4] // 2 + c[4], c[3], outputs, config.momentum)
+        self.conv2 = ConvNorm(c[3], c[3] // 2, 1, momentum=config.momentum)
+        self.backblock2 = YoloBlock(c[3] // 2 + c[3], c[2], outputs, config.momentum)
+
+    @method
+    def heads(self, images: Any) -> tuple[Any, Any, Any]:
+        """Raw outputs (B, 3 * (5 + classes), g, g) at strides 32, 16, 8."""
+        stride8, stride16, stride32 = self.backbone(images)
+        route, big = self.backblock0(stride32)
+        up = ops.upsample_nearest(self.conv1(route), factor=2)
+        route, medium = self.backblock1(ops.concat([up, stride16], axis=1))
+        up = ops.upsample_nearest(self.conv2(route), factor=2)
+        _, small = self.backblock2(ops.concat([up, stride8], axis=1))
+        return big, medium, small
+
+    def loss(self, images: Any, boxes: Any, labels: Any, valid: Any) -> dict[str, Any]:
+        """Boxes (B, T, 4) x1 y1 x2 y2 in pixels, labels (B, T) int32, valid (B, T) bool -> losses over the batch size.
+
+        'loss' is their sum; 'xy', 'wh', 'obj', 'cls' split it by term, 'big', 'medium', 'small' by level.
+        """
+        s = self.settings
+        big, medium, small = self.heads(images)
+        centre, size = normalise_boxes(boxes, images, s.round_centres)
+        best = best_anchors(boxes, s.anchors)
+        count = images.shape[0]
+        terms = []
+        for head, first in ((big, 6), (medium, 3), (small, 0)):
+            anchors = s.anchors[first : first + 3]
+            xy, wh, obj, cls = level_loss(
+                head, images, centre, size, best, labels, valid,
+                first, anchors, s.classes, s.label_smooth, s.ignore_threshold, s.ignore_boxes == "all",
+            )  # fmt: skip
+            terms.append((xy / count, wh / count, obj / count, cls / count))
+        xy, wh, obj, cls = (a + b + c for a, b, c in zip(*terms, strict=True))
+        level = [xy_ + wh_ + obj_ + cls_ for xy_, wh_, obj_, cls_ in terms]
+        total = xy + wh + obj + cls
+        return {
+            "loss": total, "xy": xy, "wh": wh, "obj": obj, "cls": cls,
+            "big": level[0], "medium": level[1], "small": level[2],
+        }  # fmt: skip
+
+    def predict(self, images: Any) -> Any:
+        """(B, N, 5 + classes), strides 8, 16, 32 in turn: box (centre, size in shares of the image), objectness,
+        class probabilities."""
+        s = self.settings
+        big, medium, small = self.heads(images)
+        parts = []
+        for head, first in ((small, 0), (medium, 3), (big, 6)):
+            raw = rows(head, s.classes + 5)
+            scores = ops.reshape(ops.sigmoid(raw[..., 4:]), shape=(raw.shape[0], -1, s.classes + 1))
+            parts.append(ops.concat([decode(raw, images, s.anchors[first : first + 3]), scores], axis=2))
+        return ops.concat(parts, axis=1)
+
+
+def build(config: Config) -> Module:
+    """The spec of a configuration."""
+    return YOLOv3(config)
