@@ -1,0 +1,121 @@
+"""What an alignment measured, as plain data: the page, the console table and other programs read the same JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from portdet.errors import PortdetError
+from portdet.report.files import write_text
+
+
+@dataclass
+class BackendRun:
+    """One backend's training.
+
+    `epochs`: rows as in results.csv (`epoch`, `AP`, `AP50`, losses). `step_losses`: the total loss of every step,
+    from step 1. `metrics`: COCO's twelve numbers at the end, -1 where undefined. `pictures`: name -> file, relative
+    to the JSON's folder (`predictions` is shown on the page). `environment`: what it ran on, as shown.
+    """
+
+    name: str
+    version: str
+    device: str
+    seconds: float
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    step_losses: list[float] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Check:
+    """One gate of the rule: what was compared, whether it held, and the figures in words."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass
+class AlignRun:
+    """All backends side by side; the first one is the reference.
+
+    `rule_text`: the rule as a sentence. `verdict`: the finding as a sentence. `passed`: None where the rule could
+    not decide.
+    """
+
+    config_name: str
+    rule_text: str
+    verdict: str
+    backends: list[BackendRun]
+    passed: bool | None = None
+    checks: list[Check] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "") -> AlignRun:
+        """Raises PortdetError for text that is not an AlignRun's."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+            values["backends"] = [BackendRun(**run) for run in values["backends"]]
+            values["checks"] = [Check(**check) for check in values.get("checks", [])]
+            return cls(**values)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise PortdetError(f"not an alignment's data: {error}", where=where, fix="run `portdet align`") from None
+
+    def save(self, path: Path) -> None:
+        write_text(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: Path) -> AlignRun:
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"), where=str(path))
+        except OSError as error:
+            raise PortdetError(f"cannot read {path}: {error.strerror}", fix="run `portdet align` first") from None
+
+
+def epoch_table(run: AlignRun, metric: str) -> list[tuple[int, list[float | None], float | None]]:
+    """Rows (epoch, one value per backend, largest difference); None where a backend has no value (or -1)."""
+    columns = [{int(row["epoch"]): _defined(row.get(metric)) for row in backend.epochs} for backend in run.backends]
+    rows = []
+    for epoch in sorted({epoch for column in columns for epoch in column}):
+        values = [column.get(epoch) for column in columns]
+        if any(value is not None for value in values):
+            rows.append((epoch, values, spread(values)))
+    return rows
+
+
+def loss_table(run: AlignRun, rows: int = 12) -> list[tuple[int, list[float | None], float | None]]:
+    """Rows (step, total loss per backend, largest difference relative to the first backend's), steps 1 2 5 10 20 .."""
+    longest = max((len(backend.step_losses) for backend in run.backends), default=0)
+    steps = [m * 10**e for e in range(9) for m in (1, 2, 5) if m * 10**e < longest][-rows + 1 :]
+    out = []
+    for step in [*steps, longest] if longest else []:
+        values = [b.step_losses[step - 1] if step <= len(b.step_losses) else None for b in run.backends]
+        first, difference = values[0], spread(values)
+        out.append((step, values, difference / abs(first) if difference is not None and first else None))
+    return out
+
+
+def metric_table(run: AlignRun) -> list[tuple[str, list[float | None], float | None]]:
+    """Rows (name, final value per backend, largest difference), COCO's order."""
+    names = list(dict.fromkeys(name for backend in run.backends for name in backend.metrics))
+    rows = [(name, [_defined(backend.metrics.get(name)) for backend in run.backends]) for name in names]
+    return [(name, values, spread(values)) for name, values in rows]
+
+
+def spread(values: list[float | None]) -> float | None:
+    """Largest minus smallest of what is there; None of fewer than two."""
+    there = [value for value in values if value is not None]
+    return max(there) - min(there) if len(there) > 1 else None
+
+
+def _defined(value: float | None) -> float | None:
+    return None if value is None or value < 0 else value

@@ -1,0 +1,84 @@
+"""`results.csv`: one row an epoch, columns that keep their names and order over versions.
+
+    epoch,time,step,lr,loss,<parts of the loss>,AP,AP50,...,ARl,images_per_s
+
+A cell is empty where nothing was measured (an epoch without validation) and -1 where COCO's metric is undefined.
+Floats are written with all their digits, so that two runs can be compared bit for bit.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from portdet.errors import PortdetError, nearest
+from portdet.evaluate.coco_map import NAMES
+from portdet.report.files import write_text
+
+Row = dict[str, float]
+_INTEGERS = ("epoch", "step")
+
+
+class ResultsLog:
+    """The rows of a run; every `append` leaves a whole file on the disk.
+
+    `losses`: names of the loss's parts, in the order of the columns ('loss', the total, comes first by itself).
+    `resume_epoch`: rows after it are dropped, those up to it stay; None starts a new file.
+    """
+
+    def __init__(self, path: Path, losses: Sequence[str], *, resume_epoch: int | None = None) -> None:
+        self.path = Path(path)
+        parts = [name for name in losses if name != "loss"]
+        self.columns = ("epoch", "time", "step", "lr", "loss", *parts, *NAMES, "images_per_s")
+        self.rows: list[Row] = []
+        if resume_epoch is not None and self.path.exists():
+            self.rows = [self._known(row) for row in read(self.path) if row["epoch"] <= resume_epoch]
+        self._write(self.rows)
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Add an epoch. A column without value stays empty; an unknown column or an old epoch raises PortdetError."""
+        if "epoch" not in row or (self.rows and row["epoch"] <= self.rows[-1]["epoch"]):
+            last = self.rows[-1]["epoch"] if self.rows else 0
+            raise PortdetError(f"epoch {row.get('epoch')} after epoch {last:g}", where=str(self.path))
+        self._write([*self.rows, self._known(row)])
+
+    def _known(self, row: Mapping[str, float]) -> Row:
+        for name in row:
+            if name not in self.columns:
+                raise PortdetError(f"no column '{name}' in {self.path.name}", fix=nearest(name, self.columns))
+        return dict(row)
+
+    def _write(self, rows: list[Row]) -> None:
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows([_cell(name, row.get(name)) for name in self.columns] for row in rows)
+        write_text(self.path, out.getvalue())
+        self.rows = rows
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a `results.csv`, without the empty cells. Raises PortdetError naming file and line."""
+    try:
+        lines = list(csv.reader(io.StringIO(Path(path).read_text(encoding="utf-8"))))
+    except OSError as error:
+        raise PortdetError(f"cannot read {path}: {error.strerror}", fix="name a run folder's results.csv") from None
+    if not lines or lines[0][:1] != ["epoch"]:
+        raise PortdetError("not a results file: the first column is not 'epoch'", where=str(path))
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
+        if len(line) != len(lines[0]):
+            raise PortdetError(f"{len(line)} cells under {len(lines[0])} columns", where=f"{path}:{number}")
+        try:
+            rows.append({name: float(cell) for name, cell in zip(lines[0], line, strict=True) if cell})
+        except ValueError as error:
+            raise PortdetError(f"not a number: {error}", where=f"{path}:{number}") from None
+    return rows
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(int(value)) if name in _INTEGERS else repr(float(value))
