@@ -37,6 +37,9 @@ class DataConfig(Section):
     scene_size: int = Field(128, description="scenes: side of the drawn images in pixels")
     fraction: float = Field(1.0, gt=0, le=1, description="share of the training images that is used")
     imgsz: int = Field(416, description="side of the network input in validation, and in training unless sizes is set")
+    resize: Literal["stretch", "letterbox"] = Field(
+        "stretch", description="how unaugmented images become square; letterbox keeps the aspect ratio, as darknet"
+    )
     sizes: list[int] = Field(default_factory=list, description="multi-scale training sizes; empty: imgsz alone")
     resize_rate: int = Field(1, ge=1, description="multi-scale: batches that share one size")
     batch: int = Field(8, ge=1, description="images per step (global: over all processes)")

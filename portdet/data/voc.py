@@ -1,0 +1,202 @@
+"""Pascal VOC: `Annotations/*.xml`, `ImageSets/Main/*.txt`, `JPEGImages/`.
+
+VOC counts pixels from 1 and includes the last one, so xmin..xmax becomes x1 = xmin - 1, x2 = xmax in COCO's
+continuous coordinates: a box of 2..4 covers three pixels and is three wide. One exception: xmax <= xmin (or ymax <=
+ymin) is taken as a box without area, not as one pixel, because annotation tools write it for a click without a drag.
+
+An object marked `difficult` is neither to be found nor to be missed in VOC's metric; COCO's only flag with that
+meaning is `iscrowd`. So difficult becomes crowd (counted): not trained on unless `data.keep_crowd`, ignored by AP.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pillow
+
+from portdet.data.files import ImageFiles, drop_unreadable
+from portdet.data.records import Dataset, Finding, Record, Report, clean, for_training
+from portdet.errors import PortdetError, nearest
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG")
+
+
+def read_voc(
+    root: Path,
+    split: str,
+    *,
+    train: bool,
+    names: tuple[str, ...] = (),
+    keep_crowd: bool = False,
+    bad_box: str = "clip",
+    bad_image: str = "error",
+) -> Dataset:
+    """Read the images that the list `split` (a path below `root`) names.
+
+    Image ids are positions in the list, category ids those in `names`, both from 1. Without `names` they are the
+    sorted names of all files in `Annotations`, so that every split of a data set agrees. Policies as in `read_coco`.
+    """
+    report = Report()
+    names = names or find_names(root)
+    folder = root / "JPEGImages"
+    records, next_id = [], 1
+    for image_id, stem in enumerate(_split(root / split), 1):
+        record = _record(root, stem, image_id, next_id, names, bad_image, report)
+        next_id += len(record.labels)
+        record = clean(record, bad_box, report)
+        report.count(Finding.DIFFICULT, stem, int(record.crowd.sum()))
+        report.count(Finding.NO_BOXES, stem, int(not len(record.labels)))
+        records.append(record)
+    if train:
+        records = for_training(records, keep_crowd, report)
+    dataset = Dataset(records, names, tuple(range(1, len(names) + 1)), ImageFiles(folder), report)
+    dataset.records = drop_unreadable(records, dataset.read, folder, bad_image, report)
+    return dataset
+
+
+def convert_voc(
+    root: Path,
+    split: str,
+    out: Path,
+    *,
+    names: tuple[str, ...] = (),
+    bad_box: str = "clip",
+    bad_image: str = "error",
+) -> Report:
+    """Write one split as a COCO file (image folder: `JPEGImages`), under a temporary name until it is complete."""
+    dataset = read_voc(root, split, train=False, names=names, bad_box=bad_box, bad_image=bad_image)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(dataset.coco_ground_truth()), encoding="utf-8")
+        partial.replace(out)
+    except OSError as error:
+        raise PortdetError(
+            f"cannot write: {error.strerror}", where=str(out), fix="check the folder and the disk"
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return dataset.report
+
+
+def find_names(root: Path) -> tuple[str, ...]:
+    """All class names that occur in `Annotations`, sorted."""
+    files = sorted((root / "Annotations").glob("*.xml"))
+    if not files:
+        raise PortdetError("no Annotations/*.xml", where=str(root), fix="give the folder that holds Annotations/")
+    return tuple(sorted({_text(o, "name", f) for f in files for o in _parse(f).findall("object")}))
+
+
+def splits(root: Path) -> list[str]:
+    """The lists below `ImageSets/Main` that name images (not the per-class ones, `cat_train.txt`)."""
+    lists = sorted((root / "ImageSets" / "Main").glob("*.txt"))
+    return [f"ImageSets/Main/{path.name}" for path in lists if "_" not in path.stem]
+
+
+def _split(path: Path) -> Sequence[str]:
+    try:
+        stems = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise PortdetError(
+            f"cannot read the list of images: {error.strerror}", where=str(path), fix=_known_splits(path)
+        ) from None
+    if not stems:
+        raise PortdetError("the list names no image", where=str(path))
+    return stems
+
+
+def _known_splits(path: Path) -> str:
+    known = [other.name for other in path.parent.glob("*.txt")]
+    return nearest(path.name, known) if known else "data.train and data.val are lists such as ImageSets/Main/train.txt"
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(path).getroot()
+    except OSError as error:
+        raise PortdetError(f"cannot read the annotation: {error.strerror}", where=str(path)) from None
+    except ElementTree.ParseError as error:
+        raise PortdetError(f"not valid XML: {error}", where=str(path)) from None
+
+
+def _text(element: ElementTree.Element, key: str, where: Path) -> str:
+    text = element.findtext(key)
+    if not text:
+        raise PortdetError(f"<{element.tag}> has no <{key}>", where=str(where))
+    return text.strip()
+
+
+def _number(element: ElementTree.Element, key: str, where: Path) -> float:
+    text = _text(element, key, where)
+    try:
+        return float(text)
+    except ValueError:
+        raise PortdetError(f"<{key}> is '{text}', not a number", where=str(where)) from None
+
+
+def _record(
+    root: Path, stem: str, image_id: int, first_id: int, names: tuple[str, ...], bad_image: str, report: Report
+) -> Record:
+    path = root / "Annotations" / f"{stem}.xml"
+    xml = _parse(path)
+    objects = xml.findall("object")
+    xywh = np.array([_xywh(o, path) for o in objects], np.float64).reshape(-1, 4)
+    name = _image_name(root / "JPEGImages", stem, xml)
+    width, height = _size(root / "JPEGImages" / name, xml, path, stem, bad_image, report)
+    return Record(
+        image_id=image_id,
+        name=name,
+        width=width,
+        height=height,
+        xywh=xywh,
+        labels=np.array([_label(_text(o, "name", path), names, path) for o in objects], np.int32),
+        crowd=np.array([(o.findtext("difficult") or "0").strip() == "1" for o in objects], bool),
+        areas=xywh[:, 2] * xywh[:, 3],
+        annotation_ids=np.arange(first_id, first_id + len(objects), dtype=np.int64),
+    )
+
+
+def _xywh(element: ElementTree.Element, where: Path) -> tuple[float, float, float, float]:
+    box = element.find("bndbox")
+    if box is None:
+        raise PortdetError("<object> has no <bndbox>", where=str(where))
+    x1, y1, x2, y2 = (_number(box, key, where) for key in ("xmin", "ymin", "xmax", "ymax"))
+    if x2 <= x1 or y2 <= y1:
+        return x1 - 1, y1 - 1, 0.0, 0.0
+    return x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1
+
+
+def _label(name: str, names: tuple[str, ...], where: Path) -> int:
+    if name not in names:
+        raise PortdetError(f"unknown class '{name}'", where=str(where), fix=f"data.names: {nearest(name, names)}")
+    return names.index(name)
+
+
+def _image_name(folder: Path, stem: str, xml: ElementTree.Element) -> str:
+    """<filename> where that file exists (some tools leave the suffix out), else the stem with a usual suffix."""
+    candidates = [xml.findtext("filename") or stem, *(stem + suffix for suffix in SUFFIXES)]
+    return next((name for name in candidates if (folder / name).is_file()), f"{stem}.jpg")
+
+
+def _size(
+    image: Path, xml: ElementTree.Element, where: Path, stem: str, bad_image: str, report: Report
+) -> tuple[int, int]:
+    """Size from the image's header; the XML's (tools write 0 or a swapped one) only if the image is not there."""
+    size = xml.find("size")
+    stated = (0, 0) if size is None else (int(_number(size, "width", where)), int(_number(size, "height", where)))
+    try:
+        with Pillow.open(image) as opened:
+            actual = opened.size
+    except OSError as error:
+        if bad_image == "error" and image.is_file():
+            raise PortdetError(
+                f"unreadable image: {error}", where=str(image), fix="replace the file, or set data.bad_image=skip"
+            ) from None
+        return stated
+    report.count(Finding.SIZE_DIFFERS, stem, int(actual != stated))
+    return actual
