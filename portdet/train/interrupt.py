@@ -1,0 +1,42 @@
+"""Stop between two steps: Ctrl-C and SIGTERM ask, a second one insists."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+from portdet.errors import PortdetError
+
+
+class Interrupted(PortdetError):
+    """The run was asked to stop, and did so with everything saved."""
+
+
+class StopRequest:
+    """In its `with` block the first SIGINT or SIGTERM sets `signal_name`, the second raises KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.signal_name = ""
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.signal_name)
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python forbids handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_name:
+            raise KeyboardInterrupt
+        self.signal_name = signal.Signals(number).name

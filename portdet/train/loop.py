@@ -1,0 +1,281 @@
+"""The training loop: one for all backends, resumable bit for bit at any step.
+
+The loop decides by closed forms (learning rate, EMA decay, loss scale) and the session computes. What a later step
+depends on is the session's state and a `Progress`, so a run that was interrupted anywhere ends with the same bits as
+one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from portdet.config import Config
+from portdet.errors import PortdetError
+from portdet.session import Batch, Session, StepResult, StepValues
+from portdet.train import checkpoint
+from portdet.train.checkpoint import Progress
+from portdet.train.ema import ema
+from portdet.train.fingerprint import batch_hash
+from portdet.train.interrupt import Interrupted, StopRequest
+from portdet.train.journal import Journal
+from portdet.train.loss_scale import LossScale, loss_scale
+from portdet.train.observer import Observer, Silent, StepRecord
+from portdet.train.schedule import schedule
+
+BEST_METRIC = "mAP50-95"
+
+Validate = Callable[[Session, int], dict[str, float]]
+
+
+class Loader(Protocol):
+    """Training batches; `epoch(e, s)` gives the batches of epoch e from its step s on, the same ones every time."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended ('finished', 'patience', 'max_steps'), epochs and steps done, best AP, its epoch (-1: none)."""
+
+    reason: str
+    epochs: int
+    steps: int
+    best: float
+    best_epoch: int
+
+
+class Trainer:
+    """Trains `session` on `loader` as `config` says; writes logs and checkpoints below `folder`.
+
+    `validate(session, epoch)` returns metrics, `mAP50-95` among them, and runs with the EMA weights if there are any.
+    `run()` returns an `Outcome`; it raises `Interrupted` after SIGINT or SIGTERM, and `PortdetError` for a loss that is
+    not finite, a full disk, or a loader that fails, after saving what can be saved.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        session: Session,
+        loader: Loader,
+        folder: Path,
+        *,
+        validate: Validate | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.config, self.session, self.loader, self.folder = config, session, loader, folder
+        self.validate, self.observer = validate, observer or Silent()
+        self.steps_per_epoch = loader.steps_per_epoch
+        self.schedule = schedule(config.optim, epochs=config.train.epochs, steps_per_epoch=self.steps_per_epoch)
+        self.ema = ema(config.ema)
+        self.scale: LossScale = loss_scale(config.optim.loss_scale)
+        self.progress = Progress(
+            steps_per_epoch=self.steps_per_epoch,
+            config=checkpoint.config_values(config),
+            config_hash=checkpoint.config_hash(config),
+        )
+        self.weights = folder / "weights"
+        self.steps_log = Journal(folder / "steps.csv")
+        self.results_log = Journal(folder / "results.csv", every_seconds=0.0)
+        self.stop = StopRequest()
+        self._resumed = False
+
+    @property
+    def last(self) -> Path:
+        return self.weights / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        return self.weights / "best.safetensors"
+
+    def resume(self, path: Path | None = None) -> None:
+        """Continue from `path` (default: this run's `last`): session, counters, logs, position in the data."""
+        path = path or self.last
+        arrays, progress = checkpoint.load_state(path)
+        checkpoint.check_resumable(progress, self.config, self.steps_per_epoch, path)
+        checkpoint.check_names(arrays, self.session.state(), path)
+        if progress.epoch >= self.config.train.epochs:
+            raise PortdetError(f"this run has finished its {progress.epoch} epochs", where=str(path))
+        self.session.load_state(arrays)
+        self.progress, self.scale = progress, LossScale(**progress.loss_scale)
+        self.steps_log.forget_after("step", progress.step - 1)
+        self.results_log.forget_after("epoch", progress.epoch)
+        self._resumed = True
+
+    def run(self) -> Outcome:
+        """Train to the end, or until a limit, a signal or an error."""
+        self.weights.mkdir(parents=True, exist_ok=True)
+        if not self._resumed:
+            self.steps_log.clear()
+            self.results_log.clear()
+        with self.steps_log, self.results_log, self.stop:
+            while self.progress.epoch < self.config.train.epochs:
+                self._train_epoch()
+                if self.progress.epoch_step < self.steps_per_epoch or self.stop:
+                    break
+                self._finish_epoch()
+                if self._stops_early() or self.stop:
+                    break
+            return self._end()
+
+    def _train_epoch(self) -> None:
+        """The steps of the epoch that are not done yet, or fewer where something asks to stop."""
+        p = self.progress
+        self.observer.start_epoch(p.epoch, self.config.train.epochs, p.epoch_step, self.steps_per_epoch)
+        if p.epoch_step == self.steps_per_epoch:
+            return
+        start = time.perf_counter()
+        batches = self.loader.epoch(p.epoch, p.epoch_step)
+        try:
+            while p.epoch_step < self.steps_per_epoch and not self.stop and not self._at_max_steps():
+                with self._saved_on_error():
+                    batch = next(batches, None)
+                if batch is None:
+                    raise PortdetError(
+                        f"the loader gave {p.epoch_step} of the {self.steps_per_epoch} batches of epoch {p.epoch + 1}"
+                    )
+                self._step(batch)
+        finally:
+            if isinstance(batches, Generator):
+                batches.close()  # lets the loader end its workers now
+        p.seconds += time.perf_counter() - start
+
+    def _step(self, batch: Batch) -> None:
+        p = self.progress
+        values = StepValues(self.schedule.lr_at(p.step), self.scale.scale, self.ema.decay(p.ema_updates))
+        result = self.session.train_step(batch, values)
+        digest = batch_hash(batch)
+        if not result.skipped:
+            self._check_finite(result, batch, digest)
+            p.ema_updates += self.ema.active
+            p.loss_count += 1
+            for name, value in result.losses.items():
+                p.loss_sums[name] = p.loss_sums.get(name, 0.0) + value
+        row = {"epoch": p.epoch + 1, "step": p.step, "lr": values.lr, **result.losses}
+        self.steps_log.add(row | {"loss_scale": values.loss_scale, "skipped": int(result.skipped), "batch": digest})
+        self.scale.update(skipped=result.skipped, step=p.step)
+        self.observer.step(
+            StepRecord(
+                epoch=p.epoch,
+                epoch_step=p.epoch_step,
+                step=p.step,
+                lr=values.lr,
+                losses=result.losses,
+                skipped=result.skipped,
+                skipped_steps=self.scale.skipped_steps,
+                loss_scale=values.loss_scale,
+                images=len(batch.images),
+                size=batch.images.shape[-1],
+            )
+        )
+        p.step += 1
+        p.epoch_step += 1
+
+    def _check_finite(self, result: StepResult, batch: Batch, digest: str) -> None:
+        if all(math.isfinite(value) for value in result.losses.values()):
+            return
+        p = self.progress
+        parts = ", ".join(f"{name} {value:g}" for name, value in result.losses.items())
+        images = ", ".join(str(number) for number in batch.image_ids[:8])
+        kept = f"{self.last} holds the last good state" if self.last.exists() else "no checkpoint was written yet"
+        raise PortdetError(
+            f"the loss of step {p.step} (epoch {p.epoch + 1}) is not finite: {parts}; "
+            f"images {images}; batch {digest}. {kept}",
+            fix="lower optim.lr0, raise optim.warmup_epochs or set optim.clip_norm; look at the boxes of these images",
+        )
+
+    def _finish_epoch(self) -> None:
+        """Validate, write the row of results.csv, keep best and last, step to the next epoch."""
+        p = self.progress
+        start = time.perf_counter()
+        metrics, best = self._validate()
+        p.seconds += time.perf_counter() - start
+        row = {"epoch": p.epoch + 1, "time": round(p.seconds, 3)}
+        row |= {name: total / max(p.loss_count, 1) for name, total in p.loss_sums.items()}
+        row |= {**metrics, "lr": self.schedule.lr_at(p.step - 1), "skipped": self.scale.skipped_steps}
+        self.results_log.add(row)
+        self.observer.end_epoch(p.epoch, row, best)
+        p.epoch, p.epoch_step, p.loss_sums, p.loss_count = p.epoch + 1, 0, {}, 0
+        self._save_last()
+        period = self.config.train.save_period
+        if period and p.epoch % period == 0:
+            self._save(self.weights / f"epoch{p.epoch}.safetensors")
+
+    def _validate(self) -> tuple[dict[str, float], bool]:
+        """Metrics of this epoch, if it is one to validate, and whether they are the best so far."""
+        p, settings = self.progress, self.config.eval
+        number = p.epoch + 1
+        final = number == self.config.train.epochs
+        due = number >= settings.start and ((number - settings.start) % settings.every == 0 or final)
+        if self.validate is None or not due:
+            return {}, False
+        self.observer.validating(p.epoch)
+        with self._saved_on_error(), self._evaluated():
+            metrics = self.validate(self.session, p.epoch)
+            better = p.best_epoch < 0 or metrics[BEST_METRIC] > p.best
+            if better:
+                p.best, p.best_epoch, p.stale = metrics[BEST_METRIC], p.epoch, 0
+                self._save_best(metrics)
+            else:
+                p.stale += 1
+        return metrics, better
+
+    def _evaluated(self) -> AbstractContextManager[None]:
+        """The session with the weights that are validated and published: EMA where it has had an update."""
+        updates = self.progress.ema_updates
+        return self.session.ema_weights(self.ema.correction(updates)) if updates else nullcontext()
+
+    def _save_best(self, metrics: dict[str, float]) -> None:
+        p = self.progress
+        about = {
+            "weights": self.ema.kind if p.ema_updates else "raw",
+            "epoch": p.epoch + 1,
+            "step": p.step,
+            "metrics": metrics,
+            "config": self.config.model_dump(mode="json"),
+        }
+        checkpoint.save_weights(self.best, self.session.weights(), about)
+
+    def _save_last(self) -> None:
+        self._save(self.last)
+
+    def _save(self, path: Path) -> None:
+        self.progress.loss_scale = self.scale.state()
+        self.steps_log.flush()
+        checkpoint.save_state(path, self.session.state(), self.progress)
+
+    @contextmanager
+    def _saved_on_error(self) -> Iterator[None]:
+        """Between two steps the state is good: keep it if loading data or validating fails, so no step is lost."""
+        try:
+            yield
+        except BaseException:
+            self._save_last()
+            raise
+
+    def _at_max_steps(self) -> bool:
+        return 0 < self.config.train.max_steps <= self.progress.step
+
+    def _stops_early(self) -> bool:
+        return self._at_max_steps() or 0 < self.config.train.patience <= self.progress.stale
+
+    def _end(self) -> Outcome:
+        p = self.progress
+        if self.stop or self._at_max_steps():
+            self._save_last()
+        if self.stop:
+            raise Interrupted(
+                f"stopped by {self.stop.signal_name} after {p.step} steps (epoch {p.epoch + 1}); saved in {self.last}",
+                fix=f"portdet train --resume {self.folder}",
+            )
+        finished = p.epoch == self.config.train.epochs
+        reason = "finished" if finished else "max_steps" if self._at_max_steps() else "patience"
+        return Outcome(reason, p.epoch, p.step, p.best, p.best_epoch)

@@ -1,0 +1,55 @@
+"""Decay groups and frozen prefixes, worked out by hand for a few names."""
+
+from __future__ import annotations
+
+import pytest
+
+from portdet.errors import PortdetError
+from portdet.session import Group
+from portdet.train.groups import recipe
+from tests.train.fakes import settings
+
+SHAPES = {
+    "backbone.layer1.conv.weight": (8, 3, 3, 3),
+    "backbone.layer1.norm.weight": (8,),
+    "backbone.layer1.norm.bias": (8,),
+    "backbone.layer1.norm.running_mean": (8,),
+    "backbone.layer1.norm.running_var": (8,),
+    "backbone.layer10.conv.weight": (8, 8, 1, 1),
+    "head.weight": (21, 8, 1, 1),
+    "head.bias": (21,),
+}
+
+
+def test_decay_on_kernels_alone() -> None:
+    made = recipe(settings(optim__weight_decay=0.016), SHAPES)
+    assert made.groups == (
+        Group(("backbone.layer1.conv.weight", "backbone.layer10.conv.weight", "head.weight"), 0.016),
+        Group(("backbone.layer1.norm.weight", "backbone.layer1.norm.bias", "head.bias"), 0.0),
+    )
+
+
+def test_freezing_stops_at_the_border_of_a_name() -> None:
+    made = recipe(settings(optim__freeze=["backbone.layer1"]), SHAPES)
+    assert [group.names for group in made.groups] == [("backbone.layer10.conv.weight", "head.weight"), ("head.bias",)]
+    assert len(recipe(settings(optim__freeze=["backbone", "head.weight"]), SHAPES).groups) == 1
+
+
+@pytest.mark.parametrize("prefix", ["bakbone", "backbone.laye", "backbone.layer2"])
+def test_unknown_prefix_names_the_nearest(prefix: str) -> None:
+    with pytest.raises(PortdetError, match=r"no weight is called .*\n.*did you mean 'backbone"):
+        recipe(settings(optim__freeze=[prefix]), SHAPES)
+
+
+def test_all_frozen_is_an_error() -> None:
+    with pytest.raises(PortdetError, match="leaves no weight to train"):
+        recipe(settings(optim__freeze=["backbone", "head"]), SHAPES)
+
+
+def test_the_rest_of_the_recipe() -> None:
+    made = recipe(
+        settings(optim__clip_norm=35, optim__nesterov=True, optim__loss_scale="dynamic", ema__kind="threshold"), SHAPES
+    )
+    assert (made.clip_norm, made.nesterov, made.dynamic_scale, made.ema, made.ema_zero_start) == (35, *[True] * 4)
+    plain = recipe(settings(ema__kind="none"), SHAPES)
+    assert (plain.dynamic_scale, plain.ema, plain.ema_zero_start, plain.momentum) == (False, False, False, 0.9)
