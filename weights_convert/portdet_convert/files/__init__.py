@@ -1,0 +1,70 @@
+"""Weight files: each module reads its format into name -> array and writes it back, without any framework."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from portdet_convert.files import ckpt, darknet, npz, pdparams, pth, safetensors, zips
+from portdet_convert.files.darknet import Conv
+from portdet_convert.files.source import Arrays, Source
+
+READERS: dict[str, Callable[..., Arrays]] = {
+    "ckpt": ckpt.read, "npz": npz.read, "pdparams": pdparams.read, "pth": pth.read, "safetensors": safetensors.read,
+}  # fmt: skip
+WRITERS: dict[str, Callable[..., None]] = {
+    "ckpt": ckpt.write, "npz": npz.write, "pdparams": pdparams.write, "pth": pth.write,
+    "safetensors": safetensors.write,
+}  # fmt: skip
+FORMATS = (*READERS, "darknet")
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a file holds: its format, its arrays by the names of the file, and its metadata."""
+
+    format: str
+    arrays: Arrays
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def sniff(path: str | Path) -> str:
+    """The format of a file, from its content alone: one of `FORMATS`.
+
+    Raises `PortdetError` that shows the first bytes when it is none of them.
+    """
+    source = Source(path)
+    head = bytes(source.data[:16])
+    length = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and length <= source.size - 8 and bytes(source.data[7 + length : 8 + length]) in (b"}", b" "):
+        return "safetensors"
+    if head[:2] == b"PK":
+        try:
+            return "pth" if any(name.endswith("/data.pkl") for name in zips.members(source)) else "npz"
+        except zipfile.BadZipFile as error:
+            raise source.error(f"begins as a zip archive but is none: {error}", fix="it is truncated") from None
+    if head[:1] == b"\x80":
+        return "pth" if head.startswith(pth.MAGIC) else "pdparams"
+    if head[:4] == ckpt.CIPHER or (head[:1] == b"\x0a" and b"\x0a" in head[2:7]):
+        return "ckpt"
+    major, minor, revision = (int.from_bytes(head[i : i + 4], "little") for i in (0, 4, 8))
+    if len(head) >= 16 and major == 0 and minor < 100 and revision < 10_000:
+        return "darknet"
+    raise source.error(
+        f"is no weight file that is known; it begins {head.hex(' ')}", 0, fix=f"known: {', '.join(FORMATS)}"
+    )
+
+
+def open_weights(path: str | Path, layers: Callable[[int], Sequence[Conv]] | None = None) -> WeightsFile:
+    """Read any weight file. `layers` gives the convolutions of a darknet file of so many values, which has no names."""
+    kind = sniff(path)
+    if kind == "darknet":
+        if layers is None:
+            raise Source(path).error("is a darknet file, which has no names", fix="name the model it belongs to")
+        head, _ = darknet.header(Source(path))
+        text = f"{head.major} {head.minor} {head.revision} {head.seen}"
+        return WeightsFile(kind, darknet.read(path, layers(darknet.count(path))), {"darknet.header": text})
+    meta = safetensors.metadata(path) if kind == "safetensors" else {}
+    return WeightsFile(kind, READERS[kind](path), meta)

@@ -1,0 +1,273 @@
+"""Pickle, read without running it.
+
+A small interpreter of the pickle opcodes that builds data and *descriptions* of objects: a call of an allowed name
+becomes a `Call` that nothing ever executes; any other name is an error. Python's own unpickler is not used: even
+restricted to numpy it would build arrays of any declared size. Bytes stay views into the mapped file.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from portdet_convert.files.source import Array, Source, nbytes, view
+
+
+class Global(NamedTuple):
+    """A name that the pickle refers to; never imported."""
+
+    module: str
+    name: str
+
+
+@dataclass(eq=False)
+class Call:
+    """What `REDUCE` would have called, with the state that `BUILD` would have set."""
+
+    function: Global
+    args: tuple[Any, ...]
+    state: Any = None
+
+
+class Persistent(NamedTuple):
+    """A reference to something outside the pickle (torch: a storage)."""
+
+    id: Any
+
+
+_CORES = ("numpy.core", "numpy._core")
+NDARRAY, DTYPE = Global("numpy", "ndarray"), Global("numpy", "dtype")
+RECONSTRUCT = {Global(f"{core}.multiarray", "_reconstruct") for core in _CORES}
+SCALAR = {Global(f"{core}.multiarray", "scalar") for core in _CORES}
+FROMBUFFER = {Global(f"{core}.numeric", "_frombuffer") for core in _CORES}
+ENCODE = Global("_codecs", "encode")
+ORDERED = Global("collections", "OrderedDict")
+NUMPY = {NDARRAY, DTYPE, ENCODE, ORDERED, Global("builtins", "tuple"), *RECONSTRUCT, *SCALAR, *FROMBUFFER}
+
+_MARK = object()
+_CONSTANTS: dict[int, Callable[[], Any]] = {
+    ord("N"): lambda: None, 0x88: lambda: True, 0x89: lambda: False, ord(")"): tuple, ord("]"): list, ord("}"): dict,
+    0x8F: set, ord("("): lambda: _MARK,
+}  # fmt: skip
+_FIXED = {ord("J"): "<i", ord("K"): "<B", ord("M"): "<H", ord("G"): ">d"}
+# opcode: (struct of the length, kind)
+_COUNTED = {
+    ord("X"): ("<I", "text"), 0x8C: ("<B", "text"), 0x8D: ("<Q", "text"),
+    ord("B"): ("<I", "bytes"), ord("C"): ("<B", "bytes"), 0x8E: ("<Q", "bytes"), 0x96: ("<Q", "bytes"),
+    ord("T"): ("<i", "latin"), ord("U"): ("<B", "latin"), 0x8A: ("<B", "long"), 0x8B: ("<i", "long"),
+}  # fmt: skip
+
+
+def load(source: Source, start: int, end: int, allowed: Collection[Global]) -> tuple[Any, int]:
+    """The object pickled in bytes `start` to `end`, and where its pickle stops.
+
+    Raises `PortdetError` for a name outside `allowed`, an opcode that weight files do not need, and truncation.
+    """
+    return _Machine(source, start, end, allowed).run()
+
+
+class _Machine:
+    def __init__(self, source: Source, start: int, end: int, allowed: Collection[Global]) -> None:
+        self.source, self.position, self.end, self.allowed = source, start, end, allowed
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def take(self, count: int) -> memoryview:
+        if count < 0 or count > self.end - self.position:
+            raise self.source.error(
+                f"the pickle declares {count} bytes, {self.end - self.position} are left", self.position,
+                fix="the file is truncated or damaged: copy it again",
+            )  # fmt: skip
+        self.position += count
+        return self.source.data[self.position - count : self.position]
+
+    def unpack(self, layout: str) -> Any:
+        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+
+    def run(self) -> tuple[Any, int]:
+        while (code := self.take(1)[0]) != ord("."):
+            if code in _CONSTANTS:
+                self.stack.append(_CONSTANTS[code]())
+            elif code in _FIXED:
+                self.stack.append(self.unpack(_FIXED[code]))
+            elif code in _COUNTED:
+                self.stack.append(self.counted(*_COUNTED[code]))
+            elif code in _ACTIONS:
+                _ACTIONS[code](self)
+            else:
+                raise self.source.error(
+                    f"pickle opcode {bytes([code])!r} does not occur in weight files", self.position - 1
+                )
+        return self.stack.pop(), self.position
+
+    def counted(self, layout: str, kind: str) -> Any:
+        data = self.take(self.unpack(layout))
+        if kind == "text":
+            return str(data, "utf-8", "surrogatepass")
+        if kind == "latin":
+            return str(data, "latin-1")
+        return data if kind == "bytes" else int.from_bytes(data, "little", signed=True)
+
+    def line(self) -> str:
+        tail = bytes(self.source.data[self.position : min(self.end, self.position + 512)])
+        return str(self.take(tail.index(b"\n") + 1), "utf-8")[:-1]
+
+    def marked(self) -> list[Any]:
+        index = len(self.stack) - 1 - self.stack[::-1].index(_MARK)
+        items = self.stack[index + 1 :]
+        del self.stack[index:]
+        return items
+
+    def find(self, module: str, name: str) -> None:
+        found = Global(module, name)
+        if found not in self.allowed:
+            raise self.source.error(
+                f"refused: the pickle calls {module}.{name}, which is no part of a table of arrays", self.position,
+                fix="if you trust the file, save its weights alone (state_dict) with the program that wrote it",
+            )  # fmt: skip
+        self.stack.append(found)
+
+    def call(self) -> None:
+        args = self.stack.pop()
+        function = self.stack.pop()
+        if not isinstance(function, Global) or not isinstance(args, tuple):
+            raise self.source.error("the pickle calls something that is not a name", self.position)
+        if function == ORDERED:
+            self.stack.append(dict(*args))
+        else:
+            self.stack.append(Call(function, args))
+
+    def build(self) -> None:
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], Call):
+            self.stack[-1].state = state
+        elif not isinstance(self.stack[-1], dict):  # an OrderedDict's attributes (torch: _metadata) hold no tensors
+            raise self.source.error("the pickle sets the state of something that has none", self.position)
+
+    def update(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, dict):
+            raise self.source.error("the pickle puts items into something that is no dictionary", self.position)
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if key in target:
+                raise self.source.error(f"key {key!r} occurs twice", self.position)
+            target[key] = value
+
+    def extend(self, items: list[Any]) -> None:
+        if isinstance(self.stack[-1], set):
+            self.stack[-1].update(items)
+        elif isinstance(self.stack[-1], list):
+            self.stack[-1].extend(items)
+        else:
+            raise self.source.error("the pickle appends to something that is no list", self.position)
+
+    def pop(self, count: int) -> list[Any]:
+        items = self.stack[len(self.stack) - count :]
+        if len(items) < count:
+            raise self.source.error("the pickle takes more than it made", self.position)
+        del self.stack[len(self.stack) - count :]
+        return items
+
+
+def _swap_names(m: _Machine) -> None:
+    module, name = m.pop(2)
+    m.find(module, name)
+
+
+def _remember(m: _Machine, index: int) -> None:
+    m.memo[index] = m.stack[-1]
+
+
+_ACTIONS: dict[int, Callable[[_Machine], Any]] = {
+    0x80: lambda m: m.take(1),  # PROTO
+    0x95: lambda m: m.take(8),  # FRAME: only a hint for buffering
+    ord("0"): lambda m: m.pop(1),
+    ord("2"): lambda m: m.stack.append(m.stack[-1]),
+    ord("t"): lambda m: m.stack.append(tuple(m.marked())),
+    0x85: lambda m: m.stack.append(tuple(m.pop(1))),
+    0x86: lambda m: m.stack.append(tuple(m.pop(2))),
+    0x87: lambda m: m.stack.append(tuple(m.pop(3))),
+    ord("l"): lambda m: m.stack.append(m.marked()),
+    ord("a"): lambda m: m.extend(m.pop(1)),
+    ord("e"): lambda m: m.extend(m.marked()),
+    0x90: lambda m: m.extend(m.marked()),
+    ord("s"): lambda m: m.update(m.pop(2)),
+    ord("u"): lambda m: m.update(m.marked()),
+    ord("c"): lambda m: m.find(m.line(), m.line()),
+    0x93: _swap_names,
+    ord("R"): lambda m: m.call(),
+    0x81: lambda m: m.call(),
+    ord("b"): lambda m: m.build(),
+    ord("Q"): lambda m: m.stack.append(Persistent(m.stack.pop())),
+    ord("q"): lambda m: _remember(m, m.unpack("<B")),
+    ord("r"): lambda m: _remember(m, m.unpack("<I")),
+    0x94: lambda m: _remember(m, len(m.memo)),
+    ord("h"): lambda m: m.stack.append(m.memo[m.unpack("<B")]),
+    ord("j"): lambda m: m.stack.append(m.memo[m.unpack("<I")]),
+}
+
+
+def numpy_array(source: Source, value: Any, name: str) -> Array | None:
+    """The numpy array (or scalar) that `value` describes, as a view of the file; None if it describes no array."""
+    if not isinstance(value, Call):
+        return None
+    if value.function in SCALAR:
+        dtype, data = value.args
+        return _array(source, dtype, (), data, "C", name)
+    if value.function in FROMBUFFER:
+        data, dtype, shape, order = value.args
+        return _array(source, dtype, shape, data, order, name)
+    if value.function in RECONSTRUCT and value.args[0] == NDARRAY and isinstance(value.state, tuple):
+        _, shape, dtype, fortran, data = value.state
+        return _array(source, dtype, shape, data, "F" if fortran else "C", name)
+    return None
+
+
+def _array(source: Source, dtype: Any, shape: Any, data: Any, order: str, name: str) -> Array:
+    kind, data = _dtype(source, dtype, name), _bytes(source, data, name)
+    expected = nbytes(source, kind, shape, name)
+    if len(data) != expected:
+        raise source.error(f"tensor '{name}' of {kind} {shape} needs {expected} bytes, the pickle holds {len(data)}")
+    return view(data, kind, shape) if order == "C" else view(data, kind, shape[::-1]).T
+
+
+def _dtype(source: Source, value: Any, name: str) -> np.dtype[Any]:
+    """bool, integer, float and complex types only: never objects, records or text."""
+    if isinstance(value, Call) and value.function == DTYPE and isinstance(value.args[0], str):
+        code = value.args[0].lstrip("<>|=")
+        if code[:1] in tuple("biufc") and code[1:].isdecimal() and len(code) < 4:
+            order = value.state[1] if isinstance(value.state, tuple) else "<"
+            return np.dtype(code).newbyteorder(">" if order == ">" else "<")
+    raise source.error(f"tensor '{name}' is no array of numbers")
+
+
+def _bytes(source: Source, value: Any, name: str) -> memoryview:
+    if isinstance(value, Call) and value.function == ENCODE and value.args[1] in ("latin1", "latin-1"):
+        value = value.args[0]  # protocol 2 writes bytes as text
+    if isinstance(value, str):
+        return memoryview(value.encode("latin-1"))
+    if isinstance(value, memoryview):
+        return value
+    raise source.error(f"tensor '{name}' holds no bytes")
+
+
+_MOST = 1_000_000  # leaves of a nested table; a pickle can refer to one table many times, and so on inside
+
+
+def leaves(source: Source, value: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """(dotted path, leaf) of nested dictionaries. Lists and their contents (optimiser groups) are leaves."""
+    if not isinstance(value, dict):
+        yield prefix, value
+        return
+    if depth > 16:
+        raise source.error(f"'{prefix[:80]}' is nested more than 16 deep")
+    seen = 0
+    for key, item in value.items():
+        for leaf in leaves(source, item, f"{prefix}.{key}" if prefix else str(key), depth + 1):
+            seen += 1
+            if seen > _MOST:
+                raise source.error(f"more than {_MOST} entries")
+            yield leaf

@@ -1,0 +1,184 @@
+"""torch's `.pth`: a zip of `data.pkl` and one member per storage, or (before torch 1.6) pickles followed by storages.
+
+A tensor in the pickle is a call `_rebuild_tensor_v2(storage, offset, size, stride, ...)`, read here as a description.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from portdet_convert.files import pickle_write as op
+from portdet_convert.files import pickles, zips
+from portdet_convert.files.output import replacing
+from portdet_convert.files.pickles import Call, Global, Persistent
+from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, nbytes, raw, reader, view
+
+from portdet.errors import PortdetError
+
+STORAGES: dict[str, np.dtype[Any]] = {
+    "FloatStorage": np.dtype("<f4"), "DoubleStorage": np.dtype("<f8"), "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": BFLOAT16, "LongStorage": np.dtype("<i8"), "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"), "CharStorage": np.dtype("i1"), "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"), "ComplexFloatStorage": np.dtype("<c8"), "ComplexDoubleStorage": np.dtype("<c16"),
+}  # fmt: skip
+_NAMES = {dtype: name for name, dtype in STORAGES.items()}
+_TENSOR, _PARAMETER = Global("torch._utils", "_rebuild_tensor_v2"), Global("torch._utils", "_rebuild_parameter")
+_ALLOWED = {*pickles.NUMPY, *(Global("torch", name) for name in STORAGES), _TENSOR, _PARAMETER,
+            Global("torch", "Size"), Global("torch", "device")}  # fmt: skip
+MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # pickle of 0x1950a86a20f9469cfc6c, first in a legacy file
+_ALIGN = 64  # torch's own alignment, so that torch.load(mmap=True) gets aligned tensors
+
+Order = Literal["<", ">"]
+Storage = Callable[[str], memoryview]
+
+
+@reader("torch file")
+def read(path: str | Path) -> Arrays:
+    """All tensors and numpy arrays by dotted path (`state_dict.conv.weight`), zip and legacy format.
+
+    Raises `PortdetError` for a pickle that names anything but tensors (a whole pickled model, or an attack).
+    """
+    source = Source(path)
+    table, storage, order = _legacy(source) if source.data[: len(MAGIC)] == MAGIC else _zip(source)
+    if not isinstance(table, dict):
+        raise source.error(
+            f"holds a {type(table).__name__}, not a table of tensors", fix="save model.state_dict() with torch"
+        )
+    arrays: Arrays = {}
+    for name, leaf in pickles.leaves(source, table):
+        array = _tensor(source, leaf, name, storage, order)
+        if array is None:
+            array = pickles.numpy_array(source, leaf, name)
+        if array is not None:
+            arrays[name] = array
+    if not arrays:
+        raise source.error("holds no tensors")
+    return arrays
+
+
+def _zip(source: Source) -> tuple[Any, Storage, Order]:
+    found = zips.members(source)
+    roots = [name[: -len("data.pkl")] for name in found if name.endswith("/data.pkl")]
+    if len(roots) != 1:
+        raise source.error(f"is a zip with {len(roots)} members data.pkl, torch writes one")
+    root = roots[0]
+    data = zips.stored(source, found[f"{root}data.pkl"])
+    start = found[f"{root}data.pkl"].header_offset
+    start = start + 30 + sum(struct.unpack("<HH", source.bytes(start + 26, 4, "data.pkl")))
+    table, _ = pickles.load(source, start, start + len(data), _ALLOWED)
+    order = bytes(zips.stored(source, found[f"{root}byteorder"])) if f"{root}byteorder" in found else b"little"
+    cache: dict[str, memoryview] = {}
+
+    def storage(key: str) -> memoryview:
+        if key not in cache:
+            if f"{root}data/{key}" not in found:
+                raise source.error(f"storage {key} is missing from the archive")
+            cache[key] = zips.stored(source, found[f"{root}data/{key}"])
+        return cache[key]
+
+    return table, storage, ">" if order == b"big" else "<"
+
+
+def _legacy(source: Source) -> tuple[Any, Storage, Order]:
+    position, parts = 0, []
+    for _ in range(5):  # magic number, protocol version, machine, the object, the keys of its storages
+        part, position = pickles.load(source, position, source.size, _ALLOWED)
+        parts.append(part)
+    _, version, machine, table, keys = parts
+    if version != 1001:
+        raise source.error(f"legacy torch format {version}, expected 1001")
+    sizes = {str(i.id[2]): STORAGES[i.id[1].name].itemsize for i in _persistent(table) if len(i.id) > 4}
+    order: Order = "<" if machine.get("little_endian", True) else ">"
+    found: dict[str, memoryview] = {}
+    for key in keys:
+        (count,) = struct.unpack(f"{order}q", source.bytes(position, 8, f"the length of storage {key}"))
+        found[key] = source.bytes(position + 8, count * sizes[key], f"storage {key}")
+        position += 8 + len(found[key])
+    if position != source.size:
+        raise source.error(f"{source.size - position} bytes follow the last storage", position)
+    return table, found.__getitem__, order
+
+
+def _persistent(root: Any) -> list[Persistent]:
+    """Every storage that the object refers to. Iterative, each container once: pickles may share and nest freely."""
+    found, stack, seen = [], [root], set()
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Persistent):
+            found.append(value)
+        elif id(value) not in seen:
+            seen.add(id(value))
+            if isinstance(value, dict):
+                stack += value.values()
+            elif isinstance(value, (list, tuple)) and not isinstance(value, Global):
+                stack += value
+            elif isinstance(value, Call):
+                stack += [value.args, value.state]
+    return found
+
+
+def _tensor(source: Source, value: Any, name: str, storage: Storage, order: Order) -> Array | None:
+    if isinstance(value, Call) and value.function == _PARAMETER:
+        value = value.args[0]
+    if not isinstance(value, Call) or value.function != _TENSOR:
+        return None
+    (pid,), first, size, stride = value.args[:4]
+    kind, key, count = pid[1], str(pid[2]), pid[4]
+    if pid[0] != "storage" or kind.name not in STORAGES or (len(pid) > 5 and pid[5] is not None):
+        raise source.error(f"tensor '{name}' lies in a storage of unknown kind {pid[:2]}")
+    dtype = STORAGES[kind.name].newbyteorder(order)
+    data = storage(key)
+    if len(data) != nbytes(source, dtype, [count], name):
+        raise source.error(f"tensor '{name}': storage {key} declares {count} values, it holds {len(data)} bytes")
+    return _strided(source, view(data, dtype, [count]), first, tuple(size), tuple(stride), name)
+
+
+def _strided(
+    source: Source, flat: Array, first: int, size: tuple[int, ...], stride: tuple[int, ...], name: str
+) -> Array:
+    """A view of the storage; never more values than the storage has, so that a tiny file stays tiny."""
+    count = nbytes(source, np.dtype("i1"), size, name)
+    last = first + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if count else first
+    if first < 0 or min(stride, default=0) < 0 or last > len(flat) - bool(count) or count > len(flat):
+        raise source.error(f"tensor '{name}' {size} with stride {stride} from {first} exceeds its {len(flat)} values")
+    if not count:
+        return np.empty(size, flat.dtype)
+    steps = [s * flat.itemsize for s in stride]
+    return np.lib.stride_tricks.as_strided(flat[first:], size, steps, writeable=False)
+
+
+def write(path: str | Path, arrays: Arrays) -> None:
+    """Write what `torch.load(path, weights_only=True)` reads: the zip format, contiguous CPU tensors."""
+    plain = {name: little(array) for name, array in arrays.items()}
+    for name, array in plain.items():
+        if array.dtype not in _NAMES:
+            raise PortdetError(f"tensor '{name}': torch files cannot hold {array.dtype}", where=str(path))
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        zips.write_stored(archive, "archive/data.pkl", _pickle(plain))
+        zips.write_stored(archive, "archive/byteorder", b"little")
+        for index, array in enumerate(plain.values()):
+            zips.write_stored(archive, f"archive/data/{index}", raw(array), _ALIGN)
+        zips.write_stored(archive, "archive/version", b"3\n")
+
+
+def _pickle(arrays: Arrays) -> bytes:
+    parts = [b"\x80\x02", op.EMPTY_DICT, op.MARK]
+    for index, (name, array) in enumerate(arrays.items()):
+        kind = op.name("torch", _NAMES[array.dtype])
+        storage = [op.text("storage"), kind, op.text(str(index)), op.text("cpu"), op.integer(array.size)]
+        shape = [op.tuple_([op.integer(n) for n in values]) for values in (array.shape, _strides(array.shape))]
+        hooks = op.name("collections", "OrderedDict") + op.EMPTY_TUPLE + op.REDUCE
+        args = [op.tuple_(storage) + op.PERSISTENT, op.integer(0), *shape, op.FALSE, hooks]
+        parts += [op.text(name), op.name(*_TENSOR), op.tuple_(args), op.REDUCE]
+    return b"".join([*parts, op.SETITEMS, op.STOP])
+
+
+def _strides(shape: tuple[int, ...]) -> list[int]:
+    """Steps between neighbours in C order, counted in values."""
+    return [math.prod(max(n, 1) for n in shape[axis + 1 :]) for axis in range(len(shape))]

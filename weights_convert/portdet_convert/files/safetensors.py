@@ -1,0 +1,101 @@
+"""safetensors: 8 bytes of header length, a JSON header, then the tensors without gaps.
+
+Read and written here rather than by the safetensors package, whose numpy side has no bfloat16 and copies every
+tensor; the package is the witness in the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from portdet_convert.files.output import replacing
+from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, raw, reader
+
+from portdet.errors import PortdetError
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "BF16": BFLOAT16,
+    "I8": np.dtype("i1"), "I16": np.dtype("<i2"), "I32": np.dtype("<i4"), "I64": np.dtype("<i8"),
+    "U8": np.dtype("u1"), "U16": np.dtype("<u2"), "U32": np.dtype("<u4"), "U64": np.dtype("<u8"),
+    "BOOL": np.dtype("?"), "C64": np.dtype("<c8"),
+}  # fmt: skip
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_MOST = 100_000_000  # the format's own limit of the header
+
+
+def _header(source: Source) -> tuple[dict[str, Any], int]:
+    (length,) = struct.unpack("<Q", source.bytes(0, 8, "the header's length"))
+    if length > _MOST:
+        raise source.error(f"the header declares {length} bytes, the format allows {_MOST}", 0)
+    text = str(source.bytes(8, length, "the header"), "utf-8")
+    table = json.loads(text, object_pairs_hook=lambda pairs: _unique(source, pairs))
+    if not isinstance(table, dict):
+        raise source.error("the header is no JSON object", 8)
+    return table, 8 + length
+
+
+def _unique(source: Source, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise source.error(f"'{next(n for n in names if names.count(n) > 1)}' occurs twice in the header", 8)
+    return table
+
+
+@reader("safetensors file")
+def read(path: str | Path) -> Arrays:
+    """All tensors by name; gaps, overlaps and bytes that no tensor uses are errors."""
+    source = Source(path)
+    table, base = _header(source)
+    table.pop("__metadata__", None)
+    arrays: Arrays = {}
+    position = 0
+    for name, entry in sorted(table.items(), key=lambda item: item[1]["data_offsets"]):
+        start, end = entry["data_offsets"]
+        if start != position:
+            raise source.error(f"tensor '{name}' starts at {start}, the one before ends at {position}", base)
+        if entry["dtype"] not in DTYPES:
+            raise source.error(f"tensor '{name}' has the unknown dtype '{entry['dtype']}'", base)
+        arrays[name] = _tensor(source, base + start, end - start, entry, name)
+        position = end
+    if base + position != source.size:
+        raise source.error(f"{source.size - base - position} bytes follow the last tensor", base + position)
+    return {name: arrays[name] for name in table}
+
+
+def _tensor(source: Source, offset: int, size: int, entry: dict[str, Any], name: str) -> Array:
+    array = source.array(offset, DTYPES[entry["dtype"]], entry["shape"], name)
+    if array.nbytes != size:
+        raise source.error(
+            f"tensor '{name}' of {entry['dtype']} {tuple(entry['shape'])} takes {array.nbytes} bytes, "
+            f"its offsets say {size}", offset,
+        )  # fmt: skip
+    return array
+
+
+def metadata(path: str | Path) -> dict[str, str]:
+    """The text entries that a writer left beside the tensors."""
+    found = _header(Source(path))[0].get("__metadata__", {})
+    return {str(key): str(value) for key, value in found.items()}
+
+
+def write(path: str | Path, arrays: Arrays, metadata: dict[str, str] | None = None) -> None:
+    """Write the tensors in the given order behind a header padded to 8 bytes, so that float64 data is aligned."""
+    table: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    position = 0
+    for name, array in arrays.items():
+        dtype = array.dtype.newbyteorder("<")
+        if dtype not in _NAMES or name == "__metadata__":
+            raise PortdetError(f"tensor '{name}': safetensors cannot hold {dtype}", where=str(path))
+        offsets = [position, position := position + array.nbytes]
+        table[name] = {"dtype": _NAMES[dtype], "shape": list(array.shape), "data_offsets": offsets}
+    head = json.dumps(table, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    with replacing(path) as file:
+        file.write(struct.pack("<Q", len(head)) + head)
+        for array in arrays.values():
+            file.write(raw(little(array)))

@@ -1,0 +1,135 @@
+"""A weight file as memory that may not be trusted: mapped, and every read checked against its length first."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import stat
+import struct
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portdet.errors import PortdetError
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+
+# numpy has no bfloat16. A one-field record keeps the bits, tells it from uint16, and survives .npz.
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
+
+
+def as_float32(array: Array) -> Array:
+    """float16 and bfloat16 widened exactly, float64 rounded; float32 as it is."""
+    if array.dtype == BFLOAT16:
+        return (array.view("<u2").astype("<u4") << 16).view("<f4")
+    return np.asarray(array, dtype="<f4")
+
+
+def dtype_name(array: Array) -> str:
+    """`float32`, `bfloat16`, ..."""
+    return "bfloat16" if array.dtype == BFLOAT16 else array.dtype.name
+
+
+class Source:
+    """A regular file, mapped read-only. Arrays are views into the map, so reading costs no memory of its own.
+
+    Raises `PortdetError` for what is missing, empty, no regular file, or shorter than what is asked of it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            if not stat.S_ISREG(os.stat(self.path).st_mode):  # before open: opening a pipe would wait for a writer
+                raise PortdetError("is not a regular file", where=str(self.path), fix="give the weight file itself")
+            with self.path.open("rb") as file:
+                self.size = os.fstat(file.fileno()).st_size
+                if self.size == 0:
+                    raise PortdetError("is empty", where=str(self.path), fix="download or copy the file again")
+                self.data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except OSError as error:
+            raise PortdetError(f"cannot be read: {error.strerror}", where=str(self.path)) from None
+
+    def error(self, what: str, offset: int | None = None, fix: str = "") -> PortdetError:
+        """A `PortdetError` that names the file and the byte."""
+        where = str(self.path) if offset is None else f"{self.path}, byte {offset}"
+        return PortdetError(what, where=where, fix=fix)
+
+    def bytes(self, offset: int, count: int, what: str) -> memoryview:
+        """`count` bytes from `offset` on, as a view; `what` names them in the error when the file is too short."""
+        if count < 0 or offset < 0 or offset + count > self.size:
+            raise self.error(
+                f"{what} needs {count} bytes, the file has {max(self.size - offset, 0)} left of {self.size}",
+                offset,
+                fix="the file is truncated or damaged: download or copy it again",
+            )
+        return self.data[offset : offset + count]
+
+    def array(self, offset: int, dtype: str | np.dtype[Any], shape: Sequence[int], name: str) -> Array:
+        """The tensor `name` of that dtype and shape, stored in C order from `offset` on, as a view."""
+        kind = np.dtype(dtype)
+        return view(self.bytes(offset, nbytes(self, kind, shape, name), f"tensor '{name}'"), kind, shape)
+
+
+def nbytes(source: Source, dtype: np.dtype[Any], shape: Sequence[int], name: str) -> int:
+    """Bytes that the declared shape takes, in exact integers; an error if no array can have that shape."""
+    count = math.prod(shape)
+    if len(shape) > 32 or any(n < 0 or n >= 2**63 for n in shape) or count >= 2**62:
+        raise source.error(f"tensor '{name}' declares the impossible shape {tuple(shape)}")
+    return count * dtype.itemsize
+
+
+def view(data: memoryview, dtype: np.dtype[Any], shape: Sequence[int]) -> Array:
+    """The bytes as an array, without a copy."""
+    if not len(data):
+        return np.empty(tuple(shape), dtype)
+    return np.frombuffer(data, dtype).reshape(tuple(shape))
+
+
+def little(array: Array) -> Array:
+    """The array in C order and little-endian, the one layout that is written; a copy only where it is not so yet."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
+
+
+def raw(array: Array) -> memoryview:
+    """The bytes of an array in C order, without a copy."""
+    return array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
+
+
+_DAMAGE = (
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, RecursionError,
+    RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+@contextmanager
+def _naming(path: str | Path, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        raise PortdetError(
+            f"is not a readable {kind}: {error or type(error).__name__}",
+            where=str(path),
+            fix="the file is damaged: download or copy it again",
+        ) from None
+
+
+def reader(kind: str) -> Callable[[Callable[..., Arrays]], Callable[..., Arrays]]:
+    """Decorates `read(path, ...)`: whatever damage makes Python stumble over becomes an error that names the file."""
+
+    def wrap(read: Callable[..., Arrays]) -> Callable[..., Arrays]:
+        @wraps(read)
+        def checked(path: str | Path, *args: Any, **kwargs: Any) -> Arrays:
+            with _naming(path, kind):
+                return read(path, *args, **kwargs)
+
+        return checked
+
+    return wrap
