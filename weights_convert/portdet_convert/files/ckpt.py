@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from portdet_convert.files.output import replacing
-from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, nbytes, raw, reader, view
 
 from portdet.errors import PortdetError
+from portdet_convert.files.output import replacing
+from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, nbytes, raw, reader, view
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "Float16": np.dtype("<f2"), "Float32": np.dtype("<f4"), "Float64": np.dtype("<f8"), "BFloat16": BFLOAT16,

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from portdet_convert.files.output import replacing
-from portdet_convert.files.source import Arrays, Source, little, raw, reader
 
 from portdet.errors import PortdetError
+from portdet_convert.files.output import replacing
+from portdet_convert.files.source import Arrays, Source, little, raw, reader
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from portdet.errors import PortdetError
 from portdet_convert.files import zips
 from portdet_convert.files.output import replacing
 from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, nbytes, raw, reader
-
-from portdet.errors import PortdetError
 
 # A compressed archive may be small and unpack to terabytes. Weights compress by a few per cent; masks and zeros by
 # more, so what is refused is only what is both far larger than the file and too large to be harmless.

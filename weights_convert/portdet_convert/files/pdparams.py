@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from portdet.errors import PortdetError
 from portdet_convert.files import pickle_write as op
 from portdet_convert.files import pickles
 from portdet_convert.files.output import replacing
 from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, raw, reader
-
-from portdet.errors import PortdetError
 
 _STRUCTURED, _SLICES = "StructuredToParameterName@@", "UnpackBigParamInfor@@"
 

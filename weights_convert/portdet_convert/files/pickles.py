@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from portdet_convert.files.source import Array, Source, nbytes, view
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from portdet.errors import PortdetError
 from portdet_convert.files import pickle_write as op
 from portdet_convert.files import pickles, zips
 from portdet_convert.files.output import replacing
 from portdet_convert.files.pickles import Call, Global, Persistent
 from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, nbytes, raw, reader, view
-
-from portdet.errors import PortdetError
 
 STORAGES: dict[str, np.dtype[Any]] = {
     "FloatStorage": np.dtype("<f4"), "DoubleStorage": np.dtype("<f8"), "HalfStorage": np.dtype("<f2"),

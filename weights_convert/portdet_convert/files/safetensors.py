@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from portdet_convert.files.output import replacing
-from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, raw, reader
 
 from portdet.errors import PortdetError
+from portdet_convert.files.output import replacing
+from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, raw, reader
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "BF16": BFLOAT16,

@@ -1,0 +1,7 @@
+"""Weight files of every framework, read, renamed and written without importing any of them."""
+
+from portdet_convert.convert import Report, convert
+from portdet_convert.files import open_weights, sniff
+from portdet_convert.load import LoadReport, load_canonical
+
+__all__ = ["LoadReport", "Report", "convert", "load_canonical", "open_weights", "sniff"]

@@ -1,0 +1,160 @@
+"""One weight file to another format, with a report on every tensor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.table import Table
+
+from portdet.errors import PortdetError
+from portdet_convert import checks, yolov3
+from portdet_convert.files import FORMATS, WRITERS, darknet, open_weights, safetensors
+from portdet_convert.files.output import replacing
+from portdet_convert.files.source import Array, Arrays, dtype_name, little, raw
+from portdet_convert.naming import WRITTEN
+from portdet_convert.rules import Renamed, explain, recognise, restore
+
+SUFFIXES = {
+    ".ckpt": "ckpt", ".npz": "npz", ".pdparams": "pdparams", ".pdema": "pdparams", ".pth": "pth", ".pt": "pth",
+    ".safetensors": "safetensors", ".weights": "darknet", ".conv": "darknet",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor: names in both files, what it is, what was done to it, and SHA-256 of its bytes (16 digits)."""
+
+    source: str
+    target: str
+    shape: tuple[int, ...]
+    dtype: str
+    transform: str
+    checksum: str
+
+
+@dataclass
+class Report:
+    """What a conversion did: every tensor, and what was skipped and why."""
+
+    source: str
+    target: str
+    source_format: str
+    target_format: str
+    naming: str
+    rows: list[Row] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def json(self) -> str:
+        """The report as JSON."""
+        return json.dumps(asdict(self), indent=1)
+
+    def table(self) -> Table:
+        """The report for the terminal."""
+        table = Table("source", "target", "shape", "dtype", "transform", "sha256", title=self.summary())
+        for row in self.rows:
+            table.add_row(row.source, row.target, str(row.shape), row.dtype, row.transform, row.checksum)
+        for name, reason in self.skipped.items():
+            table.add_row(name, f"skipped: {reason}")
+        return table
+
+    def summary(self) -> str:
+        """One line for the log."""
+        values = sum(_product(row.shape) for row in self.rows)
+        return (
+            f"{self.source} ({self.source_format}, {self.naming} names) -> {self.target} ({self.target_format}): "
+            f"{len(self.rows)} tensors, {values:,} values, {len(self.skipped)} skipped"
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON form."""
+        with replacing(path) as file:
+            file.write(self.json().encode())
+
+
+def format_of(path: str | Path) -> str:
+    """The format that an output name asks for: by its suffix, `.conv.74` included."""
+    suffixes = Path(path).suffixes
+    for suffix in (*suffixes[-1:], *suffixes[-2:-1]):
+        if suffix in SUFFIXES and (suffix != ".conv" or suffixes[-1][1:].isdigit()):
+            return SUFFIXES[suffix]
+    raise PortdetError(f"cannot tell the format of '{path}'", fix=f"give --to: {', '.join(FORMATS)}")
+
+
+def convert(
+    src: str | Path,
+    dst: str | Path,
+    *,
+    to: str | None = None,
+    depths: Sequence[int] = yolov3.DEPTHS,
+    channels: Sequence[int] = yolov3.CHANNELS,
+    allow_nan: bool = False,
+) -> Report:
+    """Convert a weight file of YOLOv3-DarkNet53 (whole, or the backbone alone) and report on every tensor.
+
+    The formats are told from the content of `src` and from `to` or the name of `dst`; names become those of the
+    target's framework under the spec's paths. `depths` and `channels` (stem and five stages) are needed for darknet
+    files alone, which hold no shapes. Every tensor of the file must be used or skipped for a stated reason and every
+    tensor of the model filled; `dst` appears whole or not at all. Raises `PortdetError`.
+    """
+    target = to or format_of(dst)
+    if target not in FORMATS:
+        raise PortdetError(f"unknown format '{target}'", fix=f"known: {', '.join(FORMATS)}")
+    with checks.naming_file(src):
+        file = open_weights(src, lambda count: yolov3.layers_for(count, depths, channels))
+        found = recognise(file.arrays, yolov3.NAMINGS, yolov3.expected)
+        arrays = ordered(found)
+        if not allow_nan:
+            checks.finite(arrays, str(src))
+    naming = "darknet" if file.format == "darknet" else found.naming.name
+    report = Report(str(src), str(dst), file.format, target, naming, skipped=found.skipped)
+    names = _write(dst, target, arrays, file.metadata)
+    for name, array in arrays.items():
+        source, transform = found.origin[name]
+        report.rows.append(Row(source, names[name], array.shape, dtype_name(array), transform, checksum(array)))
+    return report
+
+
+def ordered(found: Renamed) -> Arrays:
+    """The arrays in the order of darknet's file. Raises `PortdetError` unless they are exactly the model's."""
+    wanted = yolov3.expected(found.arrays)
+    missing = [name for name in wanted if name not in found.arrays]
+    unknown = [*found.unknown, *(found.origin[name][0] for name in set(found.arrays) - set(wanted))]
+    if missing or unknown:
+        raise PortdetError(
+            f"{len(missing)} of {len(wanted)} tensors are not in the file, {len(unknown)} of the file are not used "
+            f"({found.naming.name} names): {explain(missing, unknown)}",
+            fix="give a file of YOLOv3-DarkNet53, whole or its backbone alone",
+        )
+    return {name: found.arrays[name] for name in wanted}
+
+
+def _write(dst: str | Path, target: str, arrays: Arrays, metadata: dict[str, str]) -> dict[str, str]:
+    """Write the file; canonical name -> name in it."""
+    if target == "darknet":
+        head = metadata.get("darknet.header", "")
+        header = darknet.Header(*map(int, head.split())) if head else darknet.Header()
+        layers = yolov3.layers_of({name: array.shape for name, array in arrays.items()})
+        darknet.write(dst, arrays, layers, header)
+        return {name: name for name in arrays}
+    out, names = restore(WRITTEN[target], arrays)
+    if target == "safetensors":
+        safetensors.write(dst, out, metadata)
+    else:
+        WRITERS[target](dst, out)
+    return names
+
+
+def checksum(array: Array) -> str:
+    """First 16 digits of the SHA-256 of the values in C order, little-endian."""
+    return hashlib.sha256(raw(little(array))).hexdigest()[:16]
+
+
+def _product(shape: Sequence[int]) -> int:
+    count = 1
+    for n in shape:
+        count *= n
+    return count

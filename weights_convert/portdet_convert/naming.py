@@ -1,0 +1,45 @@
+"""What each framework calls the tensors of a layer; the paths before them are the spec's, the same everywhere."""
+
+from __future__ import annotations
+
+from portdet_convert.rules import Naming, Rule, Skip
+
+_WRAPPERS = ("module.", "model.", "state_dict.", "state_dict.module.", "model.module.", "ema.", "net.")
+_OPTIMISER = tuple(Skip(pattern, "optimiser state") for pattern in ("optimizer.{rest}", "optim.{rest}"))
+
+TORCH = Naming(
+    "torch",
+    (Rule("{path}", "{path}"),),
+    (Skip("{path}.num_batches_tracked", "counter of batch norm, not a weight"), *_OPTIMISER),
+    _WRAPPERS,
+)
+
+PADDLE = Naming(
+    "paddle",
+    (
+        Rule("{path}._mean", "{path}.running_mean"),
+        Rule("{path}._variance", "{path}.running_var"),
+        Rule("{path}", "{path}"),
+    ),
+    _OPTIMISER,
+    _WRAPPERS,
+)
+
+MINDSPORE = Naming(
+    "mindspore",
+    (
+        Rule("{path}.norm.gamma", "{path}.norm.weight"),
+        Rule("{path}.norm.beta", "{path}.norm.bias"),
+        Rule("{path}.moving_mean", "{path}.running_mean"),
+        Rule("{path}.moving_variance", "{path}.running_var"),
+        Rule("{path}", "{path}"),
+    ),
+    (
+        Skip("moments.{rest}", "optimiser state"),
+        *(Skip(name, "state of the training") for name in ("learning_rate", "momentum", "global_step", "epoch_num")),
+    ),
+)
+
+FRAMEWORKS = (TORCH, PADDLE, MINDSPORE)
+WRITTEN = {"ckpt": MINDSPORE, "pdparams": PADDLE, "pth": TORCH, "safetensors": TORCH, "npz": TORCH}
+"""Names in the files that portdet writes: those that the generated model of the framework has."""

@@ -1,0 +1,188 @@
+"""Rules that rename tensors between a file and the canonical names, both ways.
+
+    Rule("{unit}.1.gamma", "{unit}.norm.weight")
+
+`{unit}` stands for any text, `{i:[0-9]+}` for what the expression says; both sides have the same placeholders, so a
+rule reads backwards too. The first rule that fits a name, and gives that name back when read backwards, counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from portdet.errors import PortdetError, nearest
+from portdet_convert.files.source import Array, Arrays
+
+Transform = Literal["same", "transpose"]
+# Each is its own inverse.
+TRANSFORMS: dict[Transform, Callable[[Array], Array]] = {"same": lambda a: a, "transpose": lambda a: a.T}
+_HOLE = re.compile(r"{(\w+)(?::([^}]+))?}")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Tensor `pattern` of the file is tensor `name` of the model, after `transform`."""
+
+    pattern: str
+    name: str
+    transform: Transform = "same"
+
+    def __post_init__(self) -> None:
+        if set(_HOLE.findall(self.pattern)) != set(_HOLE.findall(self.name)):
+            raise PortdetError(f"rule {self.pattern} -> {self.name}: the two sides have different placeholders")
+
+    def forward(self, name: str) -> str | None:
+        """Canonical name of the file's tensor `name`, or None."""
+        return _rewrite(self._pattern, self.name, name)
+
+    def backward(self, name: str) -> str | None:
+        """The file's name of the canonical tensor `name`, or None."""
+        return _rewrite(self._name, self.pattern, name)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return _compile(self.pattern)
+
+    @cached_property
+    def _name(self) -> re.Pattern[str]:
+        return _compile(self.name)
+
+
+def _compile(template: str) -> re.Pattern[str]:
+    parts, position = [], 0
+    for hole in _HOLE.finditer(template):
+        parts += [re.escape(template[position : hole.start()]), f"(?P<{hole[1]}>{hole[2] or '.+'})"]
+        position = hole.end()
+    return re.compile("".join([*parts, re.escape(template[position:])]))
+
+
+def _rewrite(pattern: re.Pattern[str], template: str, name: str) -> str | None:
+    match = pattern.fullmatch(name)
+    return _HOLE.sub(lambda hole: match[hole[1]], template) if match else None
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Tensors of a file that are no weights of the model; they are counted, never silently dropped."""
+
+    pattern: str
+    reason: str
+
+    def fits(self, name: str) -> bool:
+        """Whether the pattern covers the whole name."""
+        return _compile(self.pattern).fullmatch(name) is not None
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How one program names the tensors of a model. A name may carry one of the `prefixes` of wrapper modules."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    skips: tuple[Skip, ...] = ()
+    prefixes: tuple[str, ...] = ()
+
+    def canonical(self, name: str) -> tuple[str, Transform] | None:
+        """Canonical name and transform of the file's tensor `name`; None if no rule fits."""
+        prefix = max((p for p in self.prefixes if name.startswith(p)), key=len, default="")
+        bare = name[len(prefix) :]
+        for rule in self.rules:
+            target = rule.forward(bare)
+            if target is not None:
+                return (target, rule.transform) if self.source(target) == (bare, rule.transform) else None
+        return None
+
+    def source(self, name: str) -> tuple[str, Transform] | None:
+        """The file's name (without prefix) of the canonical tensor `name`, and the transform on the way there."""
+        for rule in self.rules:
+            found = rule.backward(name)
+            if found is not None:
+                return found, rule.transform
+        return None
+
+    def skip(self, name: str) -> str | None:
+        """The reason why tensor `name` is no weight, or None."""
+        return next((skip.reason for skip in self.skips if skip.fits(name)), None)
+
+
+@dataclass
+class Renamed:
+    """Arrays under canonical names, and where each came from: target -> (source, transform)."""
+
+    naming: Naming
+    arrays: Arrays = field(default_factory=dict)
+    origin: dict[str, tuple[str, Transform]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+
+def rename(naming: Naming, arrays: Mapping[str, Array]) -> Renamed:
+    """Put every array under its canonical name, skip it with a reason, or list it as unknown.
+
+    Raises `PortdetError` when two tensors of the file claim one canonical name.
+    """
+    out = Renamed(naming)
+    for name, array in arrays.items():
+        reason = "text, not a tensor" if array.dtype.kind == "U" else naming.skip(name)
+        found = naming.canonical(name)
+        if reason is not None:
+            out.skipped[name] = reason
+        elif found is None:
+            out.unknown.append(name)
+        elif found[0] in out.origin:
+            raise PortdetError(f"'{name}' and '{out.origin[found[0]][0]}' are both '{found[0]}' ({naming.name} names)")
+        else:
+            out.origin[found[0]] = (name, found[1])
+            out.arrays[found[0]] = TRANSFORMS[found[1]](array)
+    return out
+
+
+def recognise(
+    arrays: Mapping[str, Array], namings: Iterable[Naming], expected: Callable[[Collection[str]], Collection[str]]
+) -> Renamed:
+    """`rename` by the naming that fills most names of the model; `expected` gives these from the names found.
+
+    Raises `PortdetError` that shows names of both sides when no naming fills any.
+    """
+    candidates = [rename(naming, arrays) for naming in namings]
+    scores = [len(set(c.arrays) & set(expected(c.arrays))) for c in candidates]
+    if not any(scores):
+        raise PortdetError(
+            f"none of its {len(arrays)} names fits the model under any naming ({', '.join(n.naming.name for n in candidates)}): "
+            f"{', '.join(list(arrays)[:3])}, ...",
+            fix="check that the file belongs to this model",
+        )
+    return candidates[scores.index(max(scores))]
+
+
+def restore(naming: Naming, arrays: Mapping[str, Array]) -> tuple[Arrays, dict[str, str]]:
+    """Canonical arrays under the names of `naming`, and canonical -> new name. The inverse of `rename`.
+
+    Raises `PortdetError` for a tensor that no rule covers and for two that get one name.
+    """
+    out: Arrays = {}
+    names: dict[str, str] = {}
+    for name, array in arrays.items():
+        found = naming.source(name)
+        if found is None or found[0] in out:
+            raise PortdetError(f"'{name}' has no name of its own in {naming.name} names")
+        out[found[0]], names[name] = TRANSFORMS[found[1]](array), found[0]
+    return out, names
+
+
+def explain(missing: Collection[str], unknown: Collection[str], limit: int = 3) -> str:
+    """What was not filled and not used, with the closest name of the other side for the first few."""
+    lines = [
+        f"{name} is missing ({nearest(name, unknown)})" if unknown else f"{name} is missing"
+        for name in list(missing)[:limit]
+    ]
+    lines += [
+        f"{name} is not of this model ({nearest(name, missing)})" if missing else f"{name} is not of this model"
+        for name in list(unknown)[:limit]
+    ]
+    rest = max(len(missing) - limit, 0) + max(len(unknown) - limit, 0)
+    return "; ".join(lines + ([f"and {rest} more"] if rest else []))

@@ -1,0 +1,190 @@
+"""YOLOv3-DarkNet53: the order of darknet's file, and the names that other programs give its tensors.
+
+Canonical names are the spec's paths: `backbone.conv{0..5}`, `backbone.layer{1..5}.{i}.conv{1,2}`,
+`backblock{0,1,2}.conv{0..5}` and the transitions `conv1`, `conv2`, each with `.conv.weight` and
+`.norm.{weight,bias,running_mean,running_var}`; `backblock{b}.conv6` is plain, with `.weight` and `.bias`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from portdet.errors import PortdetError
+from portdet_convert.files.darknet import Conv
+from portdet_convert.naming import FRAMEWORKS
+from portdet_convert.rules import Naming, Rule, Skip
+
+DEPTHS = (1, 2, 8, 8, 4)
+CHANNELS = (32, 64, 128, 256, 512, 1024)
+
+
+def backbone_layers(depths: Sequence[int] = DEPTHS, channels: Sequence[int] = CHANNELS) -> list[Conv]:
+    """Layers 0 to 74 of yolov3.cfg, the content of darknet53.conv.74: 52 convolutions."""
+    layers = [Conv("backbone.conv0", 3, channels[0], 3)]
+    for stage, depth in enumerate(depths, start=1):
+        wide = channels[stage]
+        layers.append(Conv(f"backbone.conv{stage}", channels[stage - 1], wide, 3))
+        for block in range(depth):
+            layers.append(Conv(f"backbone.layer{stage}.{block}.conv1", wide, wide // 2, 1))
+            layers.append(Conv(f"backbone.layer{stage}.{block}.conv2", wide // 2, wide, 3))
+    return layers
+
+
+def _head(index: int, cin: int, mid: int, outputs: int) -> Iterator[Conv]:
+    for unit in range(6):
+        if unit % 2:
+            yield Conv(f"backblock{index}.conv{unit}", mid, 2 * mid, 3)
+        else:
+            yield Conv(f"backblock{index}.conv{unit}", cin if unit == 0 else 2 * mid, mid, 1)
+    yield Conv(f"backblock{index}.conv6", 2 * mid, outputs, 1, norm=False)
+
+
+def darknet_order(
+    depths: Sequence[int] = DEPTHS, channels: Sequence[int] = CHANNELS, outputs: int | None = None
+) -> list[Conv]:
+    """The convolutions in file order; `outputs` = 3 * (5 + classes) of yolov3.weights, None for the backbone alone."""
+    layers = backbone_layers(depths, channels)
+    if outputs is None:
+        return layers
+    _, _, c2, c3, c4, c5 = channels
+    layers += _head(0, c5, c4, outputs)
+    layers.append(Conv("conv1", c4, c4 // 2, 1))
+    layers += _head(1, c4 // 2 + c4, c3, outputs)
+    layers.append(Conv("conv2", c3, c3 // 2, 1))
+    return layers + list(_head(2, c3 // 2 + c3, c2, outputs))
+
+
+def layers_for(count: int, depths: Sequence[int] = DEPTHS, channels: Sequence[int] = CHANNELS) -> list[Conv]:
+    """The convolutions of a darknet file with `count` float32 values: the backbone, or all with any class count.
+
+    Raises `PortdetError` when no class count gives that many values.
+    """
+    backbone = sum(layer.count for layer in darknet_order(depths, channels))
+    if count == backbone:
+        return darknet_order(depths, channels)
+    fixed, one = (sum(layer.count for layer in darknet_order(depths, channels, n)) for n in (0, 1))
+    outputs, rest = divmod(count - fixed, one - fixed)
+    if rest or outputs < 18 or outputs % 3:
+        raise PortdetError(
+            f"{count} float32 values are neither the backbone ({backbone}) nor YOLOv3 with some class count "
+            f"({fixed} + {one - fixed} for each of 3 * (5 + classes) outputs), with depths {tuple(depths)} and "
+            f"channels {tuple(channels)}",
+            fix="name the configuration of the model (--model), or copy the file again if it is truncated",
+        )
+    return darknet_order(depths, channels, outputs)
+
+
+def depths_of(names: Collection[str]) -> tuple[int, ...]:
+    """Residual blocks of the five stages, from canonical names."""
+    depths = [0] * 5
+    for name in names:
+        if match := re.match(r"backbone\.layer([1-5])\.([0-9]{1,4})\.", name):
+            depths[int(match[1]) - 1] = max(depths[int(match[1]) - 1], int(match[2]) + 1)
+    return tuple(depths)
+
+
+def expected(names: Collection[str]) -> list[str]:
+    """All canonical names, in file order, of the model that has those: the backbone alone if no head is among them."""
+    whole = any(name.startswith("backblock") for name in names)
+    layers = darknet_order(depths_of(names), outputs=18 if whole else None)
+    return [name for layer in layers for name, _ in layer.tensors]
+
+
+def layers_of(shapes: Mapping[str, Sequence[int]]) -> list[Conv]:
+    """The convolutions in file order, with the channels that canonical shapes show.
+
+    Raises `PortdetError` naming the first tensor that YOLOv3-DarkNet53 has and `shapes` lacks.
+    """
+    whole = any(name.startswith("backblock") for name in shapes)
+    layers = []
+    for layer in darknet_order(depths_of(shapes), outputs=18 if whole else None):
+        weight = f"{layer.name}.conv.weight" if layer.norm else f"{layer.name}.weight"
+        if weight not in shapes:
+            raise PortdetError(
+                f"'{weight}' is missing", fix="a darknet file needs the whole backbone or the whole model"
+            )
+        cout, cin, kernel, _ = shapes[weight]
+        layers.append(Conv(layer.name, cin, cout, kernel, layer.norm))
+    return layers
+
+
+def channels_of(shapes: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+    """Channels of the stem and the five stages, from canonical shapes."""
+    return tuple(shapes[f"backbone.conv{stage}.conv.weight"][0] for stage in range(6))
+
+
+def _units(pairs: Sequence[tuple[str, str]], leaves: Sequence[tuple[str, str]]) -> tuple[Rule, ...]:
+    return tuple(Rule(f"{a}.{leaf}", f"{b}.{name}") for a, b in pairs for leaf, name in leaves)
+
+
+MSMODELS = Naming(
+    "mindspore-ai/models",
+    (
+        *_units(
+            [("{unit}", "{unit}")],
+            [
+                ("0.weight", "conv.weight"),
+                ("1.gamma", "norm.weight"),
+                ("1.beta", "norm.bias"),
+                ("1.moving_mean", "norm.running_mean"),
+                ("1.moving_variance", "norm.running_var"),
+            ],
+        ),
+        Rule("{block:backblock[0-2]}.conv6.{leaf:weight|bias}", "{block:backblock[0-2]}.conv6.{leaf:weight|bias}"),
+    ),
+    (
+        Skip("moments.{rest}", "optimiser state"),
+        *(
+            Skip(n, "state of the training")
+            for n in ("learning_rate", "momentum", "global_step", "epoch_num", "step_num")
+        ),
+    ),
+    ("yolo_network.feature_map.", "feature_map.", "yolo_network."),
+)
+"""mindspore-ai/models official/cv/YOLOv3 and LuoJiaNET's Model_Zoo, with and without the training wrapper."""
+
+_BATCH_NORM = [
+    ("conv.weight", "conv.weight"),
+    ("batch_norm.weight", "norm.weight"),
+    ("batch_norm.bias", "norm.bias"),
+    ("batch_norm._mean", "norm.running_mean"),
+    ("batch_norm._variance", "norm.running_var"),
+]
+
+
+def _ppdet_units() -> list[tuple[str, str]]:
+    units = [
+        ("backbone.conv0", "backbone.conv0"),
+        ("backbone.downsample0.conv_bn_layer", "backbone.conv1"),
+        ("neck.yolo_transition.0", "conv1"),
+        ("neck.yolo_transition.1", "conv2"),
+    ]
+    for s in range(5):
+        inside = f"backbone.stage.{s}"
+        units += [(f"{inside}.basicblock0.conv{k}", f"backbone.layer{s + 1}.0.conv{k}") for k in (1, 2)]
+        units.append(
+            (f"{inside}.{inside[9:]}.{{i:[0-9]+}}.conv{{k:[12]}}", f"backbone.layer{s + 1}.{{i:[0-9]+}}.conv{{k:[12]}}")
+        )
+        units.append((f"{inside}.downsample.conv_bn_layer", f"backbone.conv{s + 2}"))
+    for b in range(3):
+        block = f"neck.yolo_block.{b}"
+        units += [(f"{block}.conv_module.conv{k}", f"backblock{b}.conv{k}") for k in range(4)]
+        units += [(f"{block}.conv_module.route", f"backblock{b}.conv4"), (f"{block}.tip", f"backblock{b}.conv5")]
+    return units
+
+
+PPDET = Naming(
+    "ppdet",
+    (
+        *_units(_ppdet_units(), _BATCH_NORM),
+        *(
+            Rule(f"yolo_head.yolo_output.{b}.{leaf}", f"backblock{b}.conv6.{leaf}")
+            for b in range(3)
+            for leaf in ("weight", "bias")
+        ),
+    ),
+)
+"""PaddleDetection's YOLOv3 with the DarkNet backbone."""
+
+NAMINGS = (*FRAMEWORKS, MSMODELS, PPDET)
