@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -23,8 +24,8 @@ from safetensors.numpy import save_file
 import portdet
 from portdet.config import Config
 from portdet.errors import PortdetError, nearest
+from portdet.report.files import replacing
 from portdet.session import Array, Arrays
-from portdet.train.files import replace_file
 
 FORMAT = 1
 _METADATA_KEY = "portdet"
@@ -144,13 +145,22 @@ def _save(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) 
     tensors = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
     text = {_METADATA_KEY: json.dumps(metadata)}
 
-    def write(temporary: Path) -> None:
+    with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata=text)
         except SafetensorError as error:
             raise _as_os_error(error) from error
+        _flush(temporary)
+    _flush(path.parent)
 
-    replace_file(path, write)
+
+def _flush(path: Path) -> None:
+    """Bring a file, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _load(path: Path) -> tuple[Arrays, dict[str, Any]]:
@@ -176,5 +186,6 @@ def _load(path: Path) -> tuple[Arrays, dict[str, Any]]:
 
 def _as_os_error(error: SafetensorError) -> OSError:
     """safetensors reports errors of the system as text: '... (os error 28)'."""
-    number = re.search(r"os error (\d+)", str(error))
-    return OSError(int(number[1]) if number else errno.EIO, str(error))
+    found = re.search(r"os error (\d+)", str(error))
+    number = int(found[1]) if found else errno.EIO
+    return OSError(number, os.strerror(number))

@@ -1,84 +1,73 @@
-"""CSV logs that cost nothing beside a step and stay true when a run is resumed."""
+"""The step log: a CSV file that costs nothing beside a step and stays true when a run is resumed."""
 
 from __future__ import annotations
 
 import csv
-import io
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from portdet.errors import PortdetError
-from portdet.train.files import write_text
-
-Value = str | int | float
+from portdet.report.files import write_text
 
 
 class Journal:
-    """A CSV file, one `add` a row, written in batches (at least once a second, and at the end of the `with` block).
+    """A CSV file, one `add` a row, written at most once a second, on `flush` and at the end of the `with` block.
 
-    Columns come from the rows. `forget_after` drops the rows that a resumed run writes again.
+    The first row sets the columns. `forget_after` drops the rows that a resumed run writes again.
     """
 
     def __init__(self, path: Path, *, every_seconds: float = 1.0) -> None:
         self.path, self.every_seconds = path, every_seconds
         self._columns: list[str] = []
-        self._rows: list[list[Value]] = []
+        self._rows: list[list[Any]] = []
         self._written = time.monotonic()
 
     def forget_after(self, column: str, last: int) -> None:
-        """Keep only the rows whose `column` is at most `last`; no file, or an empty one, is fine."""
-        rows = self._read()
-        self._columns = list(rows[0]) if rows else []
-        self._write([row for row in rows if int(row[column]) <= last])
-
-    def _read(self) -> list[dict[str, str]]:
-        """The complete rows; a process that was killed may have left half a line."""
+        """Keep the complete rows whose `column` is at most `last`; a process that was killed may leave half a line."""
         if not self.path.exists():
-            return []
+            return
         with self.path.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if None not in row.values()]
-
-    def _write(self, rows: list[dict[str, str]]) -> None:
-        text = io.StringIO()
-        table = csv.DictWriter(text, self._columns, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-        write_text(self.path, text.getvalue() if self._columns else "")
+            lines = list(csv.reader(file))
+        if not lines:
+            return
+        self._columns, place = lines[0], lines[0].index(column)
+        kept = [row for row in lines[1:] if len(row) == len(self._columns) and int(row[place]) <= last]
+        write_text(self.path, "".join(",".join(row) + "\n" for row in [self._columns, *kept]))
 
     def clear(self) -> None:
         """Start over: a new run in an existing folder."""
         self.path.unlink(missing_ok=True)
 
-    def add(self, row: Mapping[str, Value]) -> None:
-        """Append a row; a column that it lacks stays empty, one that is new is added to the file."""
-        if new := [column for column in row if column not in self._columns]:
-            self._add_columns(new)
-        self._rows.append([row.get(column, "") for column in self._columns])
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append a row with the columns of the first one."""
+        if not self._columns:
+            self._columns = list(row)
+            self._append([self._columns])
+        if list(row) != self._columns:
+            raise PortdetError(f"columns were {self._columns} and are {list(row)}", where=str(self.path))
+        self._rows.append(list(row.values()))
         if time.monotonic() - self._written > self.every_seconds:
             self.flush()
-
-    def _add_columns(self, new: list[str]) -> None:
-        self.flush()
-        rows = self._read()
-        self._columns += new
-        self._write(rows)
 
     def flush(self) -> None:
         """Write what has been added so far."""
         rows, self._rows = self._rows, []
-        self._append(*rows)
+        self._append(rows)
         self._written = time.monotonic()
 
-    def _append(self, *rows: list[Value] | list[str]) -> None:
+    def _append(self, rows: Sequence[Sequence[Any]]) -> None:
+        if not rows:
+            return
         try:
             with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerows(rows)
         except OSError as error:
             raise PortdetError(
                 f"cannot write {self.path}: {error.strerror}", fix="free some space and resume"
-            ) from None
+            ) from error
 
     def __enter__(self) -> Journal:
         return self

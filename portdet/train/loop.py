@@ -17,6 +17,7 @@ from typing import Protocol
 
 from portdet.config import Config
 from portdet.errors import PortdetError
+from portdet.report.results import ResultsLog
 from portdet.session import Batch, Session, StepResult, StepValues
 from portdet.train import checkpoint
 from portdet.train.checkpoint import Progress
@@ -28,7 +29,7 @@ from portdet.train.loss_scale import LossScale, loss_scale
 from portdet.train.observer import Observer, Silent, StepRecord
 from portdet.train.schedule import schedule
 
-BEST_METRIC = "mAP50-95"
+BEST_METRIC = "AP"
 
 Validate = Callable[[Session, int], dict[str, float]]
 
@@ -56,7 +57,7 @@ class Outcome:
 class Trainer:
     """Trains `session` on `loader` as `config` says; writes logs and checkpoints below `folder`.
 
-    `validate(session, epoch)` returns metrics, `mAP50-95` among them, and runs with the EMA weights if there are any.
+    `validate(session, epoch)` returns columns of results.csv, `AP` among them, and runs with the EMA weights, if any.
     `run()` returns an `Outcome`; it raises `Interrupted` after SIGINT or SIGTERM, and `PortdetError` for a loss that is
     not finite, a full disk, or a loader that fails, after saving what can be saved.
     """
@@ -84,9 +85,10 @@ class Trainer:
         )
         self.weights = folder / "weights"
         self.steps_log = Journal(folder / "steps.csv")
-        self.results_log = Journal(folder / "results.csv", every_seconds=0.0)
+        self.results_log: ResultsLog | None = None  # made when the names of the losses are known
         self.stop = StopRequest()
         self._resumed = False
+        self._images_per_second = 0.0
 
     @property
     def last(self) -> Path:
@@ -95,6 +97,10 @@ class Trainer:
     @property
     def best(self) -> Path:
         return self.weights / "best.safetensors"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results.csv"
 
     def resume(self, path: Path | None = None) -> None:
         """Continue from `path` (default: this run's `last`): session, counters, logs, position in the data."""
@@ -107,7 +113,6 @@ class Trainer:
         self.session.load_state(arrays)
         self.progress, self.scale = progress, LossScale(**progress.loss_scale)
         self.steps_log.forget_after("step", progress.step - 1)
-        self.results_log.forget_after("epoch", progress.epoch)
         self._resumed = True
 
     def run(self) -> Outcome:
@@ -115,8 +120,8 @@ class Trainer:
         self.weights.mkdir(parents=True, exist_ok=True)
         if not self._resumed:
             self.steps_log.clear()
-            self.results_log.clear()
-        with self.steps_log, self.results_log, self.stop:
+            self.results.unlink(missing_ok=True)
+        with self.steps_log, self.stop:
             while self.progress.epoch < self.config.train.epochs:
                 self._train_epoch()
                 if self.progress.epoch_step < self.steps_per_epoch or self.stop:
@@ -130,9 +135,10 @@ class Trainer:
         """The steps of the epoch that are not done yet, or fewer where something asks to stop."""
         p = self.progress
         self.observer.start_epoch(p.epoch, self.config.train.epochs, p.epoch_step, self.steps_per_epoch)
+        self._images_per_second = 0.0
         if p.epoch_step == self.steps_per_epoch:
             return
-        start = time.perf_counter()
+        start, images = time.perf_counter(), 0
         batches = self.loader.epoch(p.epoch, p.epoch_step)
         try:
             while p.epoch_step < self.steps_per_epoch and not self.stop and not self._at_max_steps():
@@ -143,10 +149,13 @@ class Trainer:
                         f"the loader gave {p.epoch_step} of the {self.steps_per_epoch} batches of epoch {p.epoch + 1}"
                     )
                 self._step(batch)
+                images += len(batch.images)
         finally:
             if isinstance(batches, Generator):
                 batches.close()  # lets the loader end its workers now
-        p.seconds += time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        p.seconds += seconds
+        self._images_per_second = images / seconds
 
     def _step(self, batch: Batch) -> None:
         p = self.progress
@@ -157,8 +166,8 @@ class Trainer:
             self._check_finite(result, batch, digest)
             p.ema_updates += self.ema.active
             p.loss_count += 1
-            for name, value in result.losses.items():
-                p.loss_sums[name] = p.loss_sums.get(name, 0.0) + value
+        for name, value in result.losses.items():
+            p.loss_sums[name] = p.loss_sums.get(name, 0.0) + (0.0 if result.skipped else value)
         row = {"epoch": p.epoch + 1, "step": p.step, "lr": values.lr, **result.losses}
         self.steps_log.add(row | {"loss_scale": values.loss_scale, "skipped": int(result.skipped), "batch": digest})
         self.scale.update(skipped=result.skipped, step=p.step)
@@ -198,10 +207,14 @@ class Trainer:
         start = time.perf_counter()
         metrics, best = self._validate()
         p.seconds += time.perf_counter() - start
-        row = {"epoch": p.epoch + 1, "time": round(p.seconds, 3)}
-        row |= {name: total / max(p.loss_count, 1) for name, total in p.loss_sums.items()}
-        row |= {**metrics, "lr": self.schedule.lr_at(p.step - 1), "skipped": self.scale.skipped_steps}
-        self.results_log.add(row)
+        row = {"epoch": p.epoch + 1, "time": round(p.seconds, 3), "step": p.step, "lr": self.schedule.lr_at(p.step - 1)}
+        row |= {name: total / p.loss_count for name, total in p.loss_sums.items() if p.loss_count}
+        row |= metrics
+        if self._images_per_second:
+            row["images_per_s"] = round(self._images_per_second, 3)
+        if self.results_log is None:
+            self.results_log = ResultsLog(self.results, list(p.loss_sums), resume_epoch=p.epoch)
+        self.results_log.append(row)
         self.observer.end_epoch(p.epoch, row, best)
         p.epoch, p.epoch_step, p.loss_sums, p.loss_count = p.epoch + 1, 0, {}, 0
         self._save_last()

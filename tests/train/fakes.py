@@ -117,7 +117,7 @@ def batch(epoch: int, step: int, size: int = 2) -> Batch:
 def score(session: Any, epoch: int) -> dict[str, float]:
     """A metric that rises as the weights approach zero, the mean of the images."""
     total = float(sum(np.abs(value).sum() for value in session.weights().values()))
-    return {"mAP50-95": 1 / (1 + total), "mAP50": 1 / (1 + total / 2)}
+    return {"AP": 1 / (1 + total), "AP50": 1 / (1 + total / 2)}
 
 
 def settings(**words: Any) -> Config:
@@ -138,5 +138,5 @@ def files(folder: Path) -> dict[str, str]:
     import csv
 
     with (folder / "results.csv").open() as file:
-        results = [{k: v for k, v in row.items() if k != "time"} for row in csv.DictReader(file)]
+        results = [{k: v for k, v in row.items() if k not in ("time", "images_per_s")} for row in csv.DictReader(file)]
     return {"steps": (folder / "steps.csv").read_text(), "results": str(results)}
