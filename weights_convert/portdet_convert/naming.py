@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from portdet_convert.rules import Naming, Rule, Skip
 
+STATE = ("learning_rate", "momentum", "global_step", "epoch_num", "step_num", "current_step", "scale_sense")
+"""Entries of a MindSpore training checkpoint that are no tensors of the model."""
+
 _WRAPPERS = ("module.", "model.", "state_dict.", "state_dict.module.", "model.module.", "ema.", "net.")
 _OPTIMISER = tuple(Skip(pattern, "optimiser state") for pattern in ("optimizer.{rest}", "optim.{rest}"))
 
@@ -36,7 +39,7 @@ MINDSPORE = Naming(
     ),
     (
         Skip("moments.{rest}", "optimiser state"),
-        *(Skip(name, "state of the training") for name in ("learning_rate", "momentum", "global_step", "epoch_num")),
+        *(Skip(name, "state of the training") for name in STATE),
     ),
 )
 

@@ -8,13 +8,14 @@ rule reads backwards too. The first rule that fits a name, and gives that name b
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from portdet.errors import PortdetError, nearest
+from portdet.errors import PortdetError
 from portdet_convert.files.source import Array, Arrays
 
 Transform = Literal["same", "transpose"]
@@ -151,9 +152,9 @@ def recognise(
     candidates = [rename(naming, arrays) for naming in namings]
     scores = [len(set(c.arrays) & set(expected(c.arrays))) for c in candidates]
     if not any(scores):
+        tried = ", ".join(candidate.naming.name for candidate in candidates)
         raise PortdetError(
-            f"none of its {len(arrays)} names fits the model under any naming ({', '.join(n.naming.name for n in candidates)}): "
-            f"{', '.join(list(arrays)[:3])}, ...",
+            f"none of its {len(arrays)} names fits the model (tried {tried}): {', '.join(list(arrays)[:3])}, ...",
             fix="check that the file belongs to this model",
         )
     return candidates[scores.index(max(scores))]
@@ -176,13 +177,12 @@ def restore(naming: Naming, arrays: Mapping[str, Array]) -> tuple[Arrays, dict[s
 
 def explain(missing: Collection[str], unknown: Collection[str], limit: int = 3) -> str:
     """What was not filled and not used, with the closest name of the other side for the first few."""
-    lines = [
-        f"{name} is missing ({nearest(name, unknown)})" if unknown else f"{name} is missing"
-        for name in list(missing)[:limit]
-    ]
-    lines += [
-        f"{name} is not of this model ({nearest(name, missing)})" if missing else f"{name} is not of this model"
-        for name in list(unknown)[:limit]
-    ]
+    lines = [f"{name} is missing{_hint(name, unknown)}" for name in list(missing)[:limit]]
+    lines += [f"{name} is not of this model{_hint(name, missing)}" for name in list(unknown)[:limit]]
     rest = max(len(missing) - limit, 0) + max(len(unknown) - limit, 0)
     return "; ".join(lines + ([f"and {rest} more"] if rest else []))
+
+
+def _hint(name: str, others: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, others, n=1, cutoff=0.5)
+    return f" (closest: {close[0]})" if close else ""

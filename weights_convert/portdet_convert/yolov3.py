@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from portdet.errors import PortdetError
 from portdet_convert.files.darknet import Conv
-from portdet_convert.naming import FRAMEWORKS
+from portdet_convert.naming import FRAMEWORKS, STATE
 from portdet_convert.rules import Naming, Rule, Skip
 
 DEPTHS = (1, 2, 8, 8, 4)
@@ -102,7 +102,7 @@ def layers_of(shapes: Mapping[str, Sequence[int]]) -> list[Conv]:
         weight = f"{layer.name}.conv.weight" if layer.norm else f"{layer.name}.weight"
         if weight not in shapes:
             raise PortdetError(
-                f"'{weight}' is missing", fix="a darknet file needs the whole backbone or the whole model"
+                f"'{weight}' is missing", fix="darknet's file takes the whole backbone or the whole model"
             )
         cout, cin, kernel, _ = shapes[weight]
         layers.append(Conv(layer.name, cin, cout, kernel, layer.norm))
@@ -135,10 +135,7 @@ MSMODELS = Naming(
     ),
     (
         Skip("moments.{rest}", "optimiser state"),
-        *(
-            Skip(n, "state of the training")
-            for n in ("learning_rate", "momentum", "global_step", "epoch_num", "step_num")
-        ),
+        *(Skip(name, "state of the training") for name in STATE),
     ),
     ("yolo_network.feature_map.", "feature_map.", "yolo_network."),
 )
@@ -163,10 +160,10 @@ def _ppdet_units() -> list[tuple[str, str]]:
     for s in range(5):
         inside = f"backbone.stage.{s}"
         units += [(f"{inside}.basicblock0.conv{k}", f"backbone.layer{s + 1}.0.conv{k}") for k in (1, 2)]
-        units.append(
-            (f"{inside}.{inside[9:]}.{{i:[0-9]+}}.conv{{k:[12]}}", f"backbone.layer{s + 1}.{{i:[0-9]+}}.conv{{k:[12]}}")
-        )
-        units.append((f"{inside}.downsample.conv_bn_layer", f"backbone.conv{s + 2}"))
+        block = "{i:[0-9]+}.conv{k:[12]}"  # ppdet names the later blocks by the stage once more: stage.2.stage.2.1
+        units.append((f"{inside}.stage.{s}.{block}", f"backbone.layer{s + 1}.{block}"))
+        if s < 4:
+            units.append((f"{inside}.downsample.conv_bn_layer", f"backbone.conv{s + 2}"))
     for b in range(3):
         block = f"neck.yolo_block.{b}"
         units += [(f"{block}.conv_module.conv{k}", f"backblock{b}.conv{k}") for k in range(4)]

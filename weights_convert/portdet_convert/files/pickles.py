@@ -46,7 +46,8 @@ SCALAR = {Global(f"{core}.multiarray", "scalar") for core in _CORES}
 FROMBUFFER = {Global(f"{core}.numeric", "_frombuffer") for core in _CORES}
 ENCODE = Global("_codecs", "encode")
 ORDERED = Global("collections", "OrderedDict")
-NUMPY = {NDARRAY, DTYPE, ENCODE, ORDERED, Global("builtins", "tuple"), *RECONSTRUCT, *SCALAR, *FROMBUFFER}
+TUPLE = Global("builtins", "tuple")
+NUMPY = {NDARRAY, DTYPE, ENCODE, ORDERED, TUPLE, *RECONSTRUCT, *SCALAR, *FROMBUFFER}
 
 _MARK = object()
 _CONSTANTS: dict[int, Callable[[], Any]] = {
@@ -136,8 +137,8 @@ class _Machine:
         function = self.stack.pop()
         if not isinstance(function, Global) or not isinstance(args, tuple):
             raise self.source.error("the pickle calls something that is not a name", self.position)
-        if function == ORDERED:
-            self.stack.append(dict(*args))
+        if function in (ORDERED, TUPLE):
+            self.stack.append((dict if function == ORDERED else tuple)(*args))
         else:
             self.stack.append(Call(function, args))
 
