@@ -127,7 +127,7 @@ class TrainConfig(Section):
     pretrained: str = Field("", description="weights to start from, any format that `convert` reads")
     patience: int = Field(0, ge=0, description="stop after this many validations without a better AP; 0: never")
     save_period: int = Field(0, ge=0, description="keep a checkpoint every so many epochs besides best and last")
-    log_every: int = Field(10, ge=1, description="steps between two lines of the step log")
+    log_every: int = Field(10, ge=1, description="steps between two printed lines; steps.csv has all of them")
     project: str = Field("runs", description="folder of all runs")
     name: str = Field("", description="name of the run; empty: the configuration's")
     exist_ok: bool = Field(False, description="write into an existing run folder instead of the next number")
