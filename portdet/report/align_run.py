@@ -10,6 +10,9 @@ from typing import Any
 from portdet.errors import PortdetError
 from portdet.report.files import write_text
 
+# (epoch, step or name; one value per backend, None where undefined; largest difference)
+Rows = list[tuple[int | str, list[float | None], float | None]]
+
 
 @dataclass
 class BackendRun:
@@ -17,7 +20,7 @@ class BackendRun:
 
     `epochs`: rows as in results.csv (`epoch`, `AP`, `AP50`, losses). `step_losses`: the total loss of every step,
     from step 1. `metrics`: COCO's twelve numbers at the end, -1 where undefined. `pictures`: name -> file, relative
-    to the JSON's folder (`predictions` is shown on the page). `environment`: what it ran on, as shown.
+    to the JSON's folder. `environment`: what it ran on, as shown.
     """
 
     name: str
@@ -45,7 +48,7 @@ class AlignRun:
     """All backends side by side; the first one is the reference.
 
     `rule_text`: the rule as a sentence. `verdict`: the finding as a sentence. `passed`: None where the rule could
-    not decide.
+    not decide. `pictures`: of all backends together, name -> file, relative to the JSON's folder.
     """
 
     config_name: str
@@ -55,6 +58,7 @@ class AlignRun:
     passed: bool | None = None
     checks: list[Check] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
@@ -81,10 +85,10 @@ class AlignRun:
             raise PortdetError(f"cannot read {path}: {error.strerror}", fix="run `portdet align` first") from None
 
 
-def epoch_table(run: AlignRun, metric: str) -> list[tuple[int, list[float | None], float | None]]:
+def epoch_table(run: AlignRun, metric: str) -> Rows:
     """Rows (epoch, one value per backend, largest difference); None where a backend has no value (or -1)."""
     columns = [{int(row["epoch"]): _defined(row.get(metric)) for row in backend.epochs} for backend in run.backends]
-    rows = []
+    rows: Rows = []
     for epoch in sorted({epoch for column in columns for epoch in column}):
         values = [column.get(epoch) for column in columns]
         if any(value is not None for value in values):
@@ -92,11 +96,11 @@ def epoch_table(run: AlignRun, metric: str) -> list[tuple[int, list[float | None
     return rows
 
 
-def loss_table(run: AlignRun, rows: int = 12) -> list[tuple[int, list[float | None], float | None]]:
+def loss_table(run: AlignRun, rows: int = 12) -> Rows:
     """Rows (step, total loss per backend, largest difference relative to the first backend's), steps 1 2 5 10 20 .."""
     longest = max((len(backend.step_losses) for backend in run.backends), default=0)
     steps = [m * 10**e for e in range(9) for m in (1, 2, 5) if m * 10**e < longest][-rows + 1 :]
-    out = []
+    out: Rows = []
     for step in [*steps, longest] if longest else []:
         values = [b.step_losses[step - 1] if step <= len(b.step_losses) else None for b in run.backends]
         first, difference = values[0], spread(values)
@@ -104,7 +108,7 @@ def loss_table(run: AlignRun, rows: int = 12) -> list[tuple[int, list[float | No
     return out
 
 
-def metric_table(run: AlignRun) -> list[tuple[str, list[float | None], float | None]]:
+def metric_table(run: AlignRun) -> Rows:
     """Rows (name, final value per backend, largest difference), COCO's order."""
     names = list(dict.fromkeys(name for backend in run.backends for name in backend.metrics))
     rows = [(name, [_defined(backend.metrics.get(name)) for backend in run.backends]) for name in names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,23 +92,27 @@ def mosaic(
 def side_by_side(
     pictures: Sequence[Picture],
     truth: Sequence[Boxes],
-    found: Sequence[Boxes],
+    found: Mapping[str, Sequence[Boxes]],
     names: Sequence[str],
     captions: Sequence[str],
     *,
     score: float = 0.25,
     cell: int = 320,
 ) -> Picture:
-    """`val_batch.jpg`: each picture twice, with what is there and, to its right, what was found above `score`."""
+    """`val_batch.jpg`: each picture with what is there and, to its right, what each of `found` found above `score`.
+
+    `found` is one detector's boxes, {"found": boxes}, or several backends' by name.
+    """
     tiles, titles = [], []
-    for picture, there, seen, caption in zip(pictures, truth, found, captions, strict=True):
-        shown = seen.above(score)
-        tiles += [draw_boxes(picture, there, names, side=cell), draw_boxes(picture, shown, names, side=cell)]
-        titles += [
-            f"{caption}: ground truth ({len(there.labels)})",
-            f"found ({len(shown.labels)}) from score {score:g}",
-        ]
-    return mosaic(tiles, titles, columns=4, group=2, cell=cell)
+    for index, (picture, there, caption) in enumerate(zip(pictures, truth, captions, strict=True)):
+        tiles.append(draw_boxes(picture, there, names, side=cell))
+        titles.append(f"{caption}: truth ({len(there.labels)})")
+        for name, boxes in found.items():
+            shown = boxes[index].above(score)
+            tiles.append(draw_boxes(picture, shown, names, side=cell))
+            titles.append(f"{name} ({len(shown.labels)}) from score {score:g}")
+    group = 1 + len(found)
+    return mosaic(tiles, titles, columns=4 if group == 2 else group, group=group, cell=cell)
 
 
 def train_batch(

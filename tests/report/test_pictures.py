@@ -47,8 +47,11 @@ def test_above_keeps_the_best_on_top() -> None:
 
 def test_mosaics(tmp_path: Path) -> None:
     assert mosaic([GREY] * 5, ["name"] * 5, columns=4, cell=100).shape == (266, 430, 3)
-    pairs = side_by_side([GREY] * 3, [ONE] * 3, [ONE] * 3, ["a", "b"], ["x"] * 3, cell=100)
-    assert pairs.shape[1] > 4 * 100
+    pairs = side_by_side([GREY] * 3, [ONE] * 3, {"found": [ONE] * 3}, ["a", "b"], ["x"] * 3, cell=100)
+    assert 2 * 100 < pairs.shape[0] < 3 * 100  # two pairs in a row
+    assert 4 * 100 < pairs.shape[1] < 5 * 100
+    three = side_by_side([GREY] * 2, [ONE] * 2, {"torch": [ONE] * 2, "paddle": [ONE] * 2}, ["a"], ["x"] * 2, cell=100)
+    assert 3 * 100 < three.shape[1] < 4 * 100
     save(tmp_path / "val_batch.jpg", pairs)
     assert Image.open(tmp_path / "val_batch.jpg").size == pairs.shape[1::-1]
     assert len(encode(pairs, width=50)) < len(encode(pairs))

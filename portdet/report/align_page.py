@@ -1,0 +1,236 @@
+"""The page of `portdet align`: one HTML file that needs no network, no script, and reads well on a phone.
+
+The verdict comes first, in words; then the curves, AP per epoch, the final numbers, the losses, what each backend
+found in the same images, and what everything ran on.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Mapping
+from html import escape
+from pathlib import Path
+
+from portdet.errors import PortdetError
+from portdet.report.align_run import AlignRun, Rows, epoch_table, loss_table, metric_table
+from portdet.report.align_tables import difference, loss_number, number, relative
+from portdet.report.files import write_text
+from portdet.report.svg import Curve, line_chart
+
+_MEANING = {
+    "AP": "mean over IoU .50 to .95",
+    "AP50": "IoU at least .50",
+    "AP75": "IoU at least .75",
+    "APs": "objects under 32² pixels",
+    "APm": "32² to 96² pixels",
+    "APl": "over 96² pixels",
+    "AR1": "recall, 1 box per image",
+    "AR10": "recall, 10 boxes",
+    "AR100": "recall, 100 boxes",
+    "ARs": "recall, under 32² pixels",
+    "ARm": "recall, 32² to 96² pixels",
+    "ARl": "recall, over 96² pixels",
+}
+_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".svg": "image/svg+xml"}
+_COLOURS = 8  # in page.css
+
+
+def save(path: Path, run: AlignRun) -> None:
+    """Write the page; pictures are looked for relative to its folder."""
+    write_text(path, page(run, Path(path).parent))
+
+
+def page(run: AlignRun, folder: Path) -> str:
+    """The whole page. Raises PortdetError for a picture that is missing or of a kind browsers do not show."""
+    parts = [
+        _verdict(run),
+        _section("Backends", "", _cards(run)),
+        _section("Curves", "Equal curves lie on each other: the first backend is drawn thickest.", _charts(run)),
+        _section("Checks", "", _checks(run)) if run.checks else "",
+        _section("AP per epoch", "On the same validation images, after each epoch.", _epochs(run)),
+        _section("At the end", "COCO's twelve numbers; n/a: no such objects.", _final(run)),
+        _section("Loss at some steps", _LOSS_NOTE, _losses(run)),
+        _pictures(run, folder),
+        _section("Ran on", "", _environment(run)),
+    ]
+    title = escape(f"portdet align: {run.config_name}")
+    css = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>\n{css}</style></head>\n<body><main>\n" + "\n".join(filter(None, parts)) + "\n</main></body></html>\n"
+    )
+
+
+_LOSS_NOTE = (
+    "Total loss of the same batch. Rounding errors grow with every step, so the curves must agree closely in the "
+    "first steps and only in their course later on."
+)
+
+
+def _verdict(run: AlignRun) -> str:
+    tone, word = {True: ("good", "✓ Passed"), False: ("bad", "✗ Not passed"), None: ("open", "? Undecided")}[run.passed]
+    names = " · ".join(escape(backend.name) for backend in run.backends)
+    return (
+        f'<h1>{escape(run.config_name)}</h1><p class="quiet">portdet align: one detector, trained from the same '
+        f"initial weights on the same batches on {names}</p>"
+        f'<div class="verdict {tone}"><b>{word}</b><p>{escape(run.verdict)}</p>'
+        f'<p class="rule">Rule: {escape(run.rule_text)}</p></div>'
+    )
+
+
+def _section(title: str, note: str, body: str) -> str:
+    note = f'<p class="quiet">{escape(note)}</p>' if note else ""
+    return f"<section><h2>{escape(title)}</h2>{note}{body}</section>"
+
+
+def _swatch(index: int) -> str:
+    return f'<span class="swatch c{index % _COLOURS}"></span>'
+
+
+def _cards(run: AlignRun) -> str:
+    cards = []
+    for index, backend in enumerate(run.backends):
+        facts = {
+            "AP": number(_defined(backend.metrics, "AP")),
+            "version": backend.version,
+            "device": backend.device,
+            "time": _duration(backend.seconds),
+        }
+        rows = "".join(f"<dt>{k}</dt><dd>{escape(v)}</dd>" for k, v in facts.items() if v)
+        cards.append(
+            f'<div class="card"><h3>{_swatch(index)}{escape(backend.name)}</h3>'
+            f'<div class="big">{number(_defined(backend.metrics, "AP50"))}</div>'
+            f'<div class="quiet">AP50 at the end</div><dl>{rows}</dl></div>'
+        )
+    return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _charts(run: AlignRun) -> str:
+    legend = "".join(f"<span>{_swatch(i)}{escape(b.name)}</span>" for i, b in enumerate(run.backends))
+    charts = [
+        ("AP50 per epoch", line_chart(_epoch_curves(run, "AP50"), x_label="epoch", markers=True)),
+        ("AP per epoch", line_chart(_epoch_curves(run, "AP"), x_label="epoch", markers=True)),
+        ("Loss per step (log scale)", line_chart(_loss_curves(run), x_label="step", log=True)),
+    ]
+    cards = "".join(f'<div class="card"><h3>{title}</h3>{svg}</div>' for title, svg in charts)
+    return f'<div class="legend">{legend}</div><div class="charts">{cards}</div>'
+
+
+def _epoch_curves(run: AlignRun, metric: str) -> list[Curve]:
+    curves = []
+    for index, backend in enumerate(run.backends):
+        points = [(row["epoch"], row[metric]) for row in backend.epochs if row.get(metric, -1) >= 0]
+        curves.append(Curve(backend.name, [x for x, _ in points], [y for _, y in points], index % _COLOURS))
+    return curves
+
+
+def _loss_curves(run: AlignRun) -> list[Curve]:
+    return [
+        Curve(b.name, range(1, len(b.step_losses) + 1), b.step_losses, i % _COLOURS) for i, b in enumerate(run.backends)
+    ]
+
+
+def _table(
+    run: AlignRun,
+    key: str,
+    rows: Rows,
+    show: Callable[[float | None], str],
+    apart: Callable[[float | None], str],
+    notes: Mapping[str, str] | None = None,
+) -> str:
+    """One row per epoch, step or name; one column per backend; the largest difference last."""
+    names = "".join(f"<th>{_swatch(i)}{escape(b.name)}</th>" for i, b in enumerate(run.backends))
+    lines = []
+    for head, values, far in rows:
+        note = f' <span class="note">{escape(notes.get(str(head), ""))}</span>' if notes else ""
+        cells = "".join(f"<td>{show(value)}</td>" for value in values)
+        lines.append(f'<tr><th>{escape(str(head))}{note}</th>{cells}<td class="apart">{apart(far)}</td></tr>')
+    head = f"<thead><tr><th>{escape(key)}</th>{names}<th>largest difference</th></tr></thead>"
+    long = " long" if len(rows) > len(_MEANING) else ""
+    return f'<div class="card scroll{long}"><table>{head}<tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _epochs(run: AlignRun) -> str:
+    tables = [_table(run, f"{m}, epoch", epoch_table(run, m), number, difference) for m in ("AP50", "AP")]
+    return f'<div class="tables">{"".join(tables)}</div>'
+
+
+def _final(run: AlignRun) -> str:
+    return _table(run, "", metric_table(run), number, difference, _MEANING)
+
+
+def _losses(run: AlignRun) -> str:
+    return _table(run, "step", loss_table(run), loss_number, relative)
+
+
+def _checks(run: AlignRun) -> str:
+    lines = []
+    for check in run.checks:
+        mark = '<span class="ok">✓ holds</span>' if check.passed else '<span class="failed">✗ fails</span>'
+        lines.append([escape(check.name), mark, escape(check.detail)])
+    return _words(["check", "", "figures"], lines)
+
+
+def _pictures(run: AlignRun, folder: Path) -> str:
+    """Pictures of all backends together in full width, then those that each backend has, side by side."""
+    sections = [
+        _section(_words_of(name), "", f'<div class="pictures wide">{_picture(name, "", folder / file)}</div>')
+        for name, file in run.pictures.items()
+    ]
+    for name in dict.fromkeys(name for backend in run.backends for name in backend.pictures):
+        figures = [
+            _picture(name, f"{_swatch(index)}{escape(backend.name)}", folder / backend.pictures[name])
+            for index, backend in enumerate(run.backends)
+            if name in backend.pictures
+        ]
+        sections.append(_section(_words_of(name), "", f'<div class="pictures">{"".join(figures)}</div>'))
+    return "\n".join(sections)
+
+
+def _picture(name: str, caption: str, path: Path) -> str:
+    caption = f"<figcaption>{caption}</figcaption>" if caption else ""
+    return f'<figure class="card">{caption}<img alt="{escape(_words_of(name))}" src="{_data_uri(path)}"></figure>'
+
+
+def _words_of(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _environment(run: AlignRun) -> str:
+    keys = list(dict.fromkeys(key for backend in run.backends for key in backend.environment))
+    rows = [[escape(key), *(escape(b.environment.get(key, "")) for b in run.backends)] for key in keys]
+    rows.insert(0, ["version", *(escape(b.version) for b in run.backends)])
+    rows.insert(1, ["device", *(escape(b.device) for b in run.backends)])
+    shared = [[escape(key), escape(value)] for key, value in run.environment.items()]
+    own = _words(["", *(f"{_swatch(i)}{escape(b.name)}" for i, b in enumerate(run.backends))], rows)
+    return f'<div class="tables">{own}{_words(["all backends", ""], shared) if shared else ""}</div>'
+
+
+def _words(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table of words; cells are HTML already."""
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="card scroll words"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _data_uri(path: Path) -> str:
+    kind = _TYPES.get(path.suffix.lower())
+    if kind is None:
+        raise PortdetError(f"cannot show {path} on a page", fix=f"use one of {', '.join(_TYPES)}")
+    try:
+        return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    except OSError as error:
+        fix = "give its path from the page's folder"
+        raise PortdetError(f"cannot read picture {path}: {error.strerror}", fix=fix) from None
+
+
+def _defined(metrics: Mapping[str, float], name: str) -> float | None:
+    value = metrics.get(name, -1.0)
+    return value if value >= 0 else None
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
