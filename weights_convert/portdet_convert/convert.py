@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from portdet_convert import checks, yolov3
 from portdet_convert.files import FORMATS, WRITERS, darknet, open_weights, safetensors
 from portdet_convert.files.output import replacing
 from portdet_convert.files.source import Array, Arrays, dtype_name, little, raw
-from portdet_convert.naming import WRITTEN
+from portdet_convert.naming import TORCH, WRITTEN
 from portdet_convert.rules import Renamed, explain, recognise, restore
 
 SUFFIXES = {
@@ -105,16 +106,18 @@ def convert(
         raise PortdetError(f"unknown format '{target}'", fix=f"known: {', '.join(FORMATS)}")
     with checks.naming_file(src):
         file = open_weights(src, lambda count: yolov3.layers_for(count, depths, channels))
-        found = recognise(file.arrays, yolov3.NAMINGS, yolov3.expected)
+        found = recognise(file.arrays, (TORCH,) if file.format == "darknet" else yolov3.NAMINGS, yolov3.expected)
         arrays = ordered(found)
         if not allow_nan:
             checks.finite(arrays, str(src))
     naming = "darknet" if file.format == "darknet" else found.naming.name
     report = Report(str(src), str(dst), file.format, target, naming, skipped=found.skipped)
-    names = _write(dst, target, arrays, file.metadata)
-    for name, array in arrays.items():
-        source, transform = found.origin[name]
-        report.rows.append(Row(source, names[name], array.shape, dtype_name(array), transform, checksum(array)))
+    with ThreadPoolExecutor(1) as pool:  # hashing takes as long as writing, and both let go of the interpreter
+        checksums = pool.map(checksum, arrays.values())
+        names = _write(dst, target, arrays, file.metadata)
+        for (name, array), digest in zip(arrays.items(), checksums, strict=True):
+            source, transform = found.origin[name]
+            report.rows.append(Row(source, names[name], array.shape, dtype_name(array), transform, digest))
     return report
 
 

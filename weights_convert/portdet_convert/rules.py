@@ -12,7 +12,7 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache
 from typing import Literal
 
 from portdet.errors import PortdetError
@@ -38,21 +38,14 @@ class Rule:
 
     def forward(self, name: str) -> str | None:
         """Canonical name of the file's tensor `name`, or None."""
-        return _rewrite(self._pattern, self.name, name)
+        return _rewrite(self.pattern, self.name, name)
 
     def backward(self, name: str) -> str | None:
         """The file's name of the canonical tensor `name`, or None."""
-        return _rewrite(self._name, self.pattern, name)
-
-    @cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        return _compile(self.pattern)
-
-    @cached_property
-    def _name(self) -> re.Pattern[str]:
-        return _compile(self.name)
+        return _rewrite(self.name, self.pattern, name)
 
 
+@cache
 def _compile(template: str) -> re.Pattern[str]:
     parts, position = [], 0
     for hole in _HOLE.finditer(template):
@@ -61,8 +54,8 @@ def _compile(template: str) -> re.Pattern[str]:
     return re.compile("".join([*parts, re.escape(template[position:])]))
 
 
-def _rewrite(pattern: re.Pattern[str], template: str, name: str) -> str | None:
-    match = pattern.fullmatch(name)
+def _rewrite(pattern: str, template: str, name: str) -> str | None:
+    match = _compile(pattern).fullmatch(name)
     return _HOLE.sub(lambda hole: match[hole[1]], template) if match else None
 
 
