@@ -15,6 +15,7 @@ from portdet.errors import PortdetError
 from portdet.report.align_run import AlignRun, Rows, epoch_table, loss_table, metric_table
 from portdet.report.align_tables import difference, loss_number, number, relative
 from portdet.report.files import write_text
+from portdet.report.progress import duration
 from portdet.report.svg import Curve, line_chart
 
 _MEANING = {
@@ -48,7 +49,7 @@ def page(run: AlignRun, folder: Path) -> str:
         _section("Curves", "Equal curves lie on each other: the first backend is drawn thickest.", _charts(run)),
         _section("Checks", "", _checks(run)) if run.checks else "",
         _section("AP per epoch", "On the same validation images, after each epoch.", _epochs(run)),
-        _section("At the end", "COCO's twelve numbers; n/a: no such objects.", _final(run)),
+        _section("At the end", _FINAL_NOTE, _final(run)),
         _section("Loss at some steps", _LOSS_NOTE, _losses(run)),
         _pictures(run, folder),
         _section("Ran on", "", _environment(run)),
@@ -62,6 +63,10 @@ def page(run: AlignRun, folder: Path) -> str:
     )
 
 
+_FINAL_NOTE = (
+    "COCO's twelve numbers: AP is average precision, AR average recall; s, m, l are small, medium and large objects. "
+    "n/a: there are no such objects."
+)
 _LOSS_NOTE = (
     "Total loss of the same batch. Rounding errors grow with every step, so the curves must agree closely in the "
     "first steps and only in their course later on."
@@ -95,7 +100,7 @@ def _cards(run: AlignRun) -> str:
             "AP": number(_defined(backend.metrics, "AP")),
             "version": backend.version,
             "device": backend.device,
-            "time": _duration(backend.seconds),
+            "time": duration(backend.seconds),
         }
         rows = "".join(f"<dt>{k}</dt><dd>{escape(v)}</dd>" for k, v in facts.items() if v)
         cards.append(
@@ -228,9 +233,3 @@ def _data_uri(path: Path) -> str:
 def _defined(metrics: Mapping[str, float], name: str) -> float | None:
     value = metrics.get(name, -1.0)
     return value if value >= 0 else None
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
