@@ -106,7 +106,10 @@ class EvalConfig(Section):
 
     conf: float = Field(0.001, ge=0, le=1, description="smallest score that is kept")
     nms: float = Field(0.5, gt=0, le=1, description="IoU above which the lower box is suppressed")
-    max_det: int = Field(100, ge=1, description="boxes per image that COCO's metric looks at")
+    nms_kind: Literal["greedy", "diou"] = Field("greedy", description="diou: distance IoU, LuoJiaNET's inference")
+    pixel_offset: float = Field(1.0, ge=0, le=1, description="NMS: 1 counts both edge pixels of a box, 0 as darknet")
+    max_det: int = Field(100, ge=1, description="boxes per image and class that COCO's metric looks at")
+    evaluator: Literal["pycocotools", "hotcoco"] = Field("pycocotools", description="hotcoco: same bits, faster")
     every: int = Field(1, ge=1, description="epochs between validations")
     start: int = Field(1, ge=1, description="first epoch that is validated")
     save_json: bool = Field(False, description="keep the detections in COCO's JSON format")

@@ -9,6 +9,7 @@ import pytest
 
 from portdet.errors import PortdetError
 from portdet.evaluate.coco_map import NAMES, ClassScore, evaluate, text
+from portdet.postprocess.yolov3 import detections, to_coco
 from portdet.session import Array
 
 Rows = list[dict[str, Any]]
@@ -158,6 +159,23 @@ def test_max_det_limits_what_counts() -> None:
     dets = found((0, 1, [200.0, 200, 40, 40], 0.9), (0, 1, a, 0.8))
     ap50 = [evaluate(truth((0, 1, a)), dets, max_det=m).numbers["AP50"] for m in (1, 2)]
     assert ap50 == pytest.approx([0.0, 0.5], abs=1e-12)
+
+
+def test_nms_may_stop_at_max_det() -> None:
+    """Boxes that NMS leaves out beyond `max_det` per class are those that the metric never looks at."""
+    rng = np.random.RandomState(4)
+    decoded = rng.rand(3, 600, 7).astype(np.float32)
+    decoded[..., 2:4] *= 0.2
+    decoded[..., 4] = decoded[..., 4].round(2)
+    sizes = np.full((3, 2), 200)
+    ground = truth(*((i, k, [20.0 * i + 30 * k, 40.0, 30.0, 30.0]) for i in range(3) for k in (1, 2)))
+    numbers = []
+    for limit in (0, 20):
+        found_here = dict(enumerate(detections(decoded, sizes, nms_threshold=0.7, limit=limit)))
+        numbers.append(evaluate(ground, to_coco(found_here, [1, 2]), max_det=20))
+    assert numbers[0].numbers == numbers[1].numbers
+    assert same_bits(numbers[0].scores, numbers[1].scores)
+    assert numbers[0].numbers["AR100"] > 0
 
 
 def test_errors_name_the_value() -> None:

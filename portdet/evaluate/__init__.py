@@ -1,0 +1,1 @@
+"""How good the boxes are: COCO's metric and the confusion matrix."""
