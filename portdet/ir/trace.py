@@ -89,6 +89,8 @@ class Tracer:
             return self.param(arg)
         if isinstance(arg, tuple | list):
             return tuple(self.lift(a) for a in arg)
+        if isinstance(arg, Mapping):
+            return {key: self.lift(value) for key, value in arg.items()}
         if isinstance(arg, np.ndarray):
             raise spec_error("a numpy array in a traced method", "use ops.constant for small tables, Param for weights")
         return arg
@@ -148,7 +150,7 @@ def trace_call(
     Tracer.stack.append(tracer)
     try:
         bound = {**inputs, **static}
-        output = call(**bound) if module is None else call(module, **bound)
+        output = tracer.lift(call(**bound) if module is None else call(module, **bound))
     finally:
         Tracer.stack.pop()
     function = Function(

@@ -13,7 +13,9 @@ Pads = tuple[int, int, int, int]
 
 
 def _conv2d(x: Type, weight: Type, bias: Type | None, *, stride: int, pads: Pads, groups: int = 1) -> Type:
-    (n, _, h, w), (cout, _, kh, kw) = x[0], weight[0]
+    (n, cin, h, w), (cout, per_group, kh, kw) = x[0], weight[0]
+    if cin != per_group * groups or cout % groups:
+        raise ValueError(f"{cin} channels do not fit weight {weight[0]} in {groups} groups")
     rows = (h + pads[0] + pads[1] - kh) // stride + 1
     return (n, cout, rows, (w + pads[2] + pads[3] - kw) // stride + 1), x[1]
 

@@ -48,6 +48,8 @@ def argmax(x: Any, *, axis: int) -> Any:
 
 
 def _matmul(a: Type, b: Type) -> Type:
+    if a[0][-1] != b[0][-2]:
+        raise ValueError("inner sizes differ")
     batch = np.broadcast_shapes(a[0][:-2], b[0][:-2])
     return (*batch, a[0][-2], b[0][-1]), join([a, b])
 

@@ -60,6 +60,9 @@ def getitem(x: Any, *, index: tuple[Any, ...]) -> Any:
 
 def _concat(xs: list[Type], *, axis: int) -> Type:
     shape = list(xs[0][0])
+    axis = axis % len(shape)
+    if any(x[0][:axis] + x[0][axis + 1 :] != xs[0][0][:axis] + xs[0][0][axis + 1 :] for x in xs):
+        raise ValueError("sizes differ beside the joined axis")
     shape[axis] = sum(x[0][axis] for x in xs)
     return tuple(shape), join(xs)
 
@@ -67,6 +70,18 @@ def _concat(xs: list[Type], *, axis: int) -> Type:
 @op(_concat, Sample((((2, 3), (2, 1)),), {"axis": 1}))
 def concat(xs: Any, *, axis: int) -> Any:
     return np.concatenate(xs, axis=axis)
+
+
+def _stack(xs: list[Type], *, axis: int) -> Type:
+    shape = list(xs[0][0])
+    shape.insert(axis, len(xs))
+    return tuple(shape), join(xs)
+
+
+@op(_stack, Sample((((2, 3), (2, 3)),), {"axis": 1}))
+def stack(xs: Any, *, axis: int) -> Any:
+    """Tensors of one shape along a new axis (axis >= 0)."""
+    return np.stack(xs, axis=axis)
 
 
 def _iota(like: Type, *, length: int | Size) -> Type:

@@ -40,11 +40,15 @@ class Op:
     smooth: bool = True  # False: no gradient is defined (comparisons, floor, argmax)
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
-        from portdet.ir.trace import Tracer
+        from portdet.ir.trace import Tracer, spec_error
 
         if Tracer.stack:
             types = [type_of(Tracer.stack[-1].lift(arg)) for arg in args]
-            return Tracer.stack[-1].add(self.name, args, attrs, [self.infer(*types, **attrs)])[0]
+            try:
+                made = self.infer(*types, **attrs)
+            except (ValueError, IndexError, TypeError) as error:
+                raise spec_error(f"{self.name} of {types}: {error}", "check the arguments' shapes") from None
+            return Tracer.stack[-1].add(self.name, args, attrs, [made])[0]
         return self.reference(*(plain(arg) for arg in args), **attrs)
 
 

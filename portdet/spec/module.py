@@ -173,7 +173,7 @@ def function(call: F) -> F:
 def update(module: Module, name: str, value: Any) -> None:
     """Set a buffer at the end of the step: recorded in a trace, done at once outside."""
     if tracing():
-        Tracer.stack[-1].updates[name] = value
+        Tracer.stack[-1].updates[name] = Tracer.stack[-1].lift(value)
     else:
         module.params[name].array = value
 
