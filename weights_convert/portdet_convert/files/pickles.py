@@ -46,8 +46,8 @@ SCALAR = {Global(f"{core}.multiarray", "scalar") for core in _CORES}
 FROMBUFFER = {Global(f"{core}.numeric", "_frombuffer") for core in _CORES}
 ENCODE = Global("_codecs", "encode")
 ORDERED = Global("collections", "OrderedDict")
-TUPLE = Global("builtins", "tuple")
-NUMPY = {NDARRAY, DTYPE, ENCODE, ORDERED, TUPLE, *RECONSTRUCT, *SCALAR, *FROMBUFFER}
+TUPLE, BYTES = Global("builtins", "tuple"), Global("builtins", "bytes")
+NUMPY = {NDARRAY, DTYPE, ENCODE, ORDERED, TUPLE, BYTES, *RECONSTRUCT, *SCALAR, *FROMBUFFER}
 
 _MARK = object()
 _CONSTANTS: dict[int, Callable[[], Any]] = {
@@ -124,7 +124,7 @@ class _Machine:
         return items
 
     def find(self, module: str, name: str) -> None:
-        found = Global(module, name)
+        found = Global("builtins" if module == "__builtin__" else module, name)  # Python 2's name, in protocol 2
         if found not in self.allowed:
             raise self.source.error(
                 f"refused: the pickle calls {module}.{name}, which is no part of a table of arrays", self.position,
@@ -139,6 +139,8 @@ class _Machine:
             raise self.source.error("the pickle calls something that is not a name", self.position)
         if function in (ORDERED, TUPLE):
             self.stack.append((dict if function == ORDERED else tuple)(*args))
+        elif function == BYTES and not args:  # how protocol 2 writes empty bytes
+            self.stack.append(memoryview(b""))
         else:
             self.stack.append(Call(function, args))
 

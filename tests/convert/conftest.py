@@ -1,0 +1,69 @@
+"""What the tests of conversion share: a small YOLOv3, the peers' files, and a process for each framework."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from portdet_convert import yolov3
+from portdet_convert.files.source import Arrays
+
+SMALL = {"depths": (1, 1, 2, 1, 1), "channels": (2, 4, 4, 6, 8, 8)}
+
+
+def _small(outputs: int | None) -> Arrays:
+    rng = np.random.default_rng(7)
+    arrays: Arrays = {}
+    for layer in yolov3.darknet_order(**SMALL, outputs=outputs):
+        for name, shape in layer.tensors:
+            arrays[name] = rng.standard_normal(shape, dtype=np.float32)
+            if name.endswith("running_var"):
+                arrays[name] = np.abs(arrays[name]) + np.float32(0.1)
+    return arrays
+
+
+@pytest.fixture
+def small() -> Arrays:
+    """A whole YOLOv3 with few channels and one class, under canonical names."""
+    return _small(18)
+
+
+@pytest.fixture
+def small_backbone() -> Arrays:
+    """Its backbone."""
+    return _small(None)
+
+
+@pytest.fixture(scope="session")
+def oracles() -> Path:
+    """Files that other programs wrote."""
+    root = Path(os.environ.get("PORTDET_SHARED", Path(__file__).parents[2].parent / "shared")) / "oracles"
+    if not root.is_dir():
+        pytest.skip(f"no folder {root}: set PORTDET_SHARED")
+    return root
+
+
+@pytest.fixture(scope="session")
+def run_alone() -> Callable[[str, Path], str]:
+    """Run a script in a Python process of its own, in a folder: Paddle and MindSpore cannot share one."""
+
+    def run(script: str, folder: Path) -> str:
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    return run
