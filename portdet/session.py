@@ -6,12 +6,15 @@ evaluation, checkpoints and alignment are written once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
+
+from portdet.lower.target import Target
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -85,6 +88,29 @@ class StepResult:
     extra: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Options:
+    """Where and how a session runs.
+
+    device: 'cpu', 'cuda', 'cuda:1', 'npu:0', 'Ascend'; one that is absent is an error. mode: 'eager' or 'compiled'.
+    threads: of the framework; 0: all cores. precision 'float64' is for checks, where a backend offers it.
+    """
+
+    device: str = "cpu"
+    mode: str = "eager"
+    threads: int = 0
+    precision: str = "float32"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of `portdet doctor`: level 'ok', 'warn' or 'fail', what was found, what to do."""
+
+    level: str
+    what: str
+    advice: str = ""
+
+
 class Session(Protocol):
     """A detector ready to train and predict. Made by a backend's `open_session`."""
 
@@ -106,8 +132,11 @@ class Session(Protocol):
     def losses_and_gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
         """Losses and d loss / d weight of every trainable weight; nothing changes but BN statistics."""
 
-    def predict(self, images: Array) -> Arrays:
-        """Evaluation-mode outputs by name, for images (B, 3, H, W)."""
+    def predict(self, images: Array) -> Array:
+        """The spec's `predict` in evaluation mode, for images (B, 3, H, W)."""
+
+    def activations(self, images: Array) -> Arrays:
+        """Evaluation-mode output of every module that returns one tensor, by path. Runs eagerly."""
 
     def state(self) -> Arrays:
         """All that a later step depends on: 'weights/<name>', 'momentum/<name>', 'ema/<name>'. Copies."""
@@ -126,22 +155,15 @@ class Session(Protocol):
 
 
 class Backend(Protocol):
-    """A framework. Importing the module that holds it must not import the framework."""
+    """A framework, found by its entry point `portdet.backends`. Importing it must not import the framework."""
 
     name: str
+    target: Target
 
     def open_session(
-        self,
-        source_file: str,
-        class_name: str,
-        recipe: Recipe,
-        *,
-        device: str,
-        mode: str,
-        threads: int,
-        names: Sequence[str],
+        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
     ) -> Session:
-        """Import generated source and build its session. `names`: all weights and buffers, in spec order."""
+        """Import generated source and build its session. names: canonical -> native, of all weights and buffers."""
 
-    def doctor(self) -> list[tuple[str, str, str]]:
-        """Checks as (level 'ok' | 'warn' | 'fail', what, advice)."""
+    def doctor(self) -> list[Check]:
+        """What is installed, which device is usable, what is slow and why. Must not raise."""

@@ -15,28 +15,30 @@ Anchors = tuple[tuple[float, float], ...]
 
 
 @function
-def normalise_boxes(boxes: Any, images: Any, round_centres: bool) -> tuple[Any, Any]:
-    """Boxes (B, T, 4) x1 y1 x2 y2 in pixels -> centres and sizes (B, T, 2) in shares of width and height.
+def box_targets(boxes: Any, images: Any, anchors: Anchors, round_centres: bool) -> tuple[Any, Any, Any]:
+    """What each box asks for, whatever its level. boxes (B, T, 4): x1 y1 x2 y2 in pixels of the input ->
+
+    place (B, T, 4): centre and size in shares of width and height;
+    log_size (B, T, 2): log of the size over its anchor's;
+    best (B, T) int32: the anchor of largest centred IoU, the first at ties.
 
     round_centres: whole pixels, as mindspore-ai/models has it (`// 2.`); darknet and PaddleDetection do not.
     """
     boxes = ops.cast(boxes, dtype="float32")
-    extent = ops.constant(boxes, values=(images.shape[3], images.shape[2]))
     centre = (boxes[..., 0:2] + boxes[..., 2:4]) / 2.0
     if round_centres:
         centre = ops.floor(centre)
-    return centre / extent, (boxes[..., 2:4] - boxes[..., 0:2]) / extent
-
-
-@function
-def best_anchors(boxes: Any, anchors: Anchors) -> Any:
-    """Boxes (B, T, 4) in pixels -> index (B, T) int32 of the anchor of largest centred IoU; the first at ties."""
-    boxes = ops.cast(boxes, dtype="float32")
-    size = (boxes[..., 2:4] - boxes[..., 0:2])[:, :, None, :]
-    shapes = ops.constant(size, values=anchors)
-    smaller = ops.minimum(size, shapes)
+    size = boxes[..., 2:4] - boxes[..., 0:2]
+    extent = ops.constant(boxes, values=(images.shape[3], images.shape[2]))
+    place = ops.concat([centre / extent, size / extent], axis=2)
+    table = ops.constant(boxes, values=(anchors,))
+    smaller = ops.minimum(size[:, :, None, :], table[:, None, :, :])
     inter = smaller[..., 0] * smaller[..., 1]
-    return ops.argmax(inter / (size[..., 0] * size[..., 1] + shapes[..., 0] * shapes[..., 1] - inter), axis=2)
+    area = size[..., 0:1] * size[..., 1:2] + (table[..., 0] * table[..., 1])[:, None, :]
+    best = ops.argmax(inter / (area - inter), axis=2)
+    nearest = ops.gather(ops.broadcast_to(table, shape=(boxes.shape[0], len(anchors), 2)), best)
+    ratio = ops.where(ops.greater(size, 0.0), size / nearest, 1.0 / nearest)
+    return place, ops.log(ops.cast(ratio, dtype="float")), best
 
 
 @function
@@ -50,29 +52,24 @@ def cells(centre: Any, grid: Any) -> Any:
     cell = ops.floor(product)
     high = centre * 4097.0 - (centre * 4097.0 - centre)
     error = (high * grid - product) + (centre - high) * grid
-    return cell - ops.cast(ops.logical_and(ops.equal(product, cell), ops.less(error, 0.0)), dtype="float32")
+    below = ops.logical_and(ops.equal(product, cell), ops.less(error, 0.0))
+    return cell - ops.cast(below, dtype="float32")
 
 
 @function
 def assign(
-    head: Any,
-    centre: Any,
-    best: Any,
-    labels: Any,
-    valid: Any,
-    first: int,
-    classes: int,
-    label_smooth: float,
+    head: Any, place: Any, best: Any, labels: Any, valid: Any, first: int, classes: int, label_smooth: float
 ) -> tuple[Any, Any, Any, Any]:
     """Targets of one level, whose anchors are number first .. first + 2.
 
-    head (B, D, gh, gw), centre (B, T, 2), best (B, T), labels (B, T), valid (B, T) bool ->
+    head (B, D, gh, gw), place (B, T, 4), best and labels (B, T) int32, valid (B, T) bool ->
     row (B, T) int32: which prediction answers, in the order row, column, anchor; 0 for boxes of other levels;
     winner (B, T) bool: boxes of this level; of several in one place the last, as later ones overwrite;
     offset (B, T, 2): centre within its cell, 0..1;
     targets (B, T, classes): 1 for every class that any box in that place has; smoothed, only the winner's own.
     """
-    grid = ops.constant(centre, values=(head.shape[3], head.shape[2]))
+    grid = ops.constant(place, values=(head.shape[3], head.shape[2]))
+    centre = place[..., 0:2]
     cell = cells(centre, grid)
     mine = ops.logical_and(valid, ops.logical_and(ops.less(best, first + 3), ops.greater(best, first - 1)))
     anchor = ops.cast(best, dtype="float32") - float(first)
@@ -80,11 +77,12 @@ def assign(
     both = ops.logical_and(mine[:, :, None], mine[:, None, :])
     same = ops.logical_and(both, ops.equal(row[:, :, None], row[:, None, :]))
     turn = ops.iota(row, length=row.shape[1])
-    later = ops.logical_and(same, ops.greater(turn, turn[:, None]))
-    winner = ops.logical_and(mine, ops.less(ops.max(ops.cast(later, dtype="float"), axis=2), 0.5))
+    later = ops.cast(ops.logical_and(same, ops.greater(turn, turn[:, None])), dtype="float")
+    winner = ops.logical_and(mine, ops.less(ops.max(later, axis=2), 0.5))
     own = ops.cast(ops.equal(labels[:, :, None], ops.iota(labels, length=classes)), dtype="float")
     if label_smooth:
         targets = own * (1 - label_smooth) + (1 - own) * (label_smooth / (classes - 1))
     else:
         targets = ops.minimum(ops.matmul(ops.cast(same, dtype="float"), own), 1.0)
-    return ops.cast(row, dtype="int32"), winner, centre * grid - cell, targets
+    offset = ops.cast(centre * grid - cell, dtype="float")
+    return ops.cast(row, dtype="int32"), winner, offset, targets

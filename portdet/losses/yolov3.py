@@ -1,4 +1,4 @@
-"""YOLOv3's loss (darknet's yolo_layer.c as sums of cross entropies; mindspore-ai/models `yolo.py`)."""
+"""YOLOv3's predictions and loss (darknet's yolo_layer.c as cross entropies; mindspore-ai/models `yolo.py`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def rows(head: Any, outputs: int) -> Any:
 def decode(raw: Any, images: Any, anchors: Anchors) -> Any:
     """Raw rows (B, gh, gw, 3, >= 4) -> boxes (B, gh * gw * 3, 4): centre and size in shares of the image."""
     height, width = raw.shape[1], raw.shape[2]
-    column = ops.reshape(ops.iota(raw, length=width), shape=(1, width, 1, 1))
+    column = ops.reshape(ops.iota(raw, length=width), shape=(width, 1, 1))
     row = ops.reshape(ops.iota(raw, length=height), shape=(height, 1, 1, 1))
     x = (ops.sigmoid(raw[..., 0:1]) + column) / width
     y = (ops.sigmoid(raw[..., 1:2]) + row) / height
@@ -31,11 +31,19 @@ def decode(raw: Any, images: Any, anchors: Anchors) -> Any:
 
 
 @function
+def level_predictions(head: Any, images: Any, anchors: Anchors, classes: int) -> Any:
+    """A level's raw output -> (B, gh * gw * 3, 5 + classes): box, objectness, class probabilities."""
+    raw = rows(head, classes + 5)
+    scores = ops.reshape(ops.sigmoid(raw[..., 4:]), shape=(raw.shape[0], -1, classes + 1))
+    return ops.concat([decode(raw, images, anchors), scores], axis=2)
+
+
+@function
 def level_loss(
     head: Any,
     images: Any,
-    centre: Any,
-    size: Any,
+    place: Any,
+    log_size: Any,
     best: Any,
     labels: Any,
     valid: Any,
@@ -45,36 +53,31 @@ def level_loss(
     label_smooth: float,
     ignore_threshold: float,
     ignore_all: bool,
-) -> tuple[Any, Any, Any, Any]:
-    """Sums over one level and the batch of the terms xy, wh, objectness, class.
+) -> Any:
+    """The terms xy, wh, objectness, class of one level (4,): sums over the batch, over the batch size.
 
     Box terms weigh 2 - w * h (shares of the image). A cell without a box counts as background unless its prediction
     overlaps a box of this level (ignore_all: any box) by ignore_threshold or more.
     """
     raw = rows(head, classes + 5)
-    boxes = ops.concat([centre, size], axis=2)
-    row, winner, offset, targets = assign(head, centre, best, labels, valid, first, classes, label_smooth)
     flat = ops.reshape(raw, shape=(raw.shape[0], -1, classes + 5))
+    row, winner, offset, targets = assign(head, place, best, labels, valid, first, classes, label_smooth)
     picked = ops.gather(flat, row)
-    anchor = ops.gather(
-        ops.broadcast_to(ops.constant(flat, values=(anchors,)), shape=(row.shape[0], 3, 2)),
-        ops.cast(ops.cast(winner, dtype="float") * ops.cast(best - first, dtype="float"), dtype="int32"),
-    )
-    hit = ops.cast(winner, dtype="float")
-    weight = hit * (2.0 - ops.cast(size[..., 0] * size[..., 1], dtype="float"))
-    extent = ops.constant(size, values=(images.shape[3], images.shape[2]))
-    pixels = ops.where(ops.greater(size, 0.0), size, ops.constant(size, values=(1.0, 1.0))) * extent
-    log_size = ops.log(ops.cast(pixels, dtype="float") / anchor)
+    truth = ops.cast(place, dtype="float")
+    hit = ops.cast(winner, dtype="float")[:, :, None]
+    weight = hit * (2.0 - truth[..., 2:3] * truth[..., 3:4])
     error = log_size - picked[..., 2:4]
-    xy = ops.sum(ops.bce_with_logits(picked[..., 0:2], ops.cast(offset, dtype="float")) * weight[:, :, None], axis=None)
-    wh = ops.sum(error * error * weight[:, :, None], axis=None) * 0.5
-    category = ops.sum(ops.bce_with_logits(picked[..., 5:], targets) * hit[:, :, None], axis=None)
+    xy = ops.bce_with_logits(picked[..., 0:2], offset) * weight
+    wh = error * error * weight * 0.5
+    category = ops.bce_with_logits(picked[..., 5:], targets) * hit
 
-    counted = valid if ignore_all else winner
-    overlap = pairwise_iou(decode(ops.stop_gradient(raw), images, anchors), ops.cast(boxes, dtype="float"))
-    overlap = ops.max(overlap * ops.cast(counted, dtype="float")[:, None, :], axis=2)
-    place = ops.equal(ops.iota(row, length=flat.shape[1])[:, None], row[:, None, :])
-    found = ops.max(ops.cast(ops.logical_and(place, winner[:, None, :]), dtype="float"), axis=2)
-    background = (1.0 - found) * ops.cast(ops.less(overlap, ignore_threshold), dtype="float")
-    objectness = ops.sum(ops.bce_with_logits(flat[..., 4], found) * (found + background), axis=None)
-    return xy, wh, objectness, category
+    counted = ops.cast(valid, dtype="float")[:, :, None] if ignore_all else hit
+    boxes = decode(ops.stop_gradient(raw), images, anchors)
+    overlap = pairwise_iou(boxes, truth) * ops.permute(counted, axes=(0, 2, 1))
+    free = ops.cast(ops.less(ops.max(overlap, axis=2), ignore_threshold), dtype="float")
+    place_of = ops.equal(ops.iota(row, length=flat.shape[1])[:, None], row[:, None, :])
+    found = ops.cast(ops.logical_and(place_of, winner[:, None, :]), dtype="float")
+    found = ops.max(found, axis=2)
+    objectness = ops.bce_with_logits(flat[..., 4], found) * (found + (1.0 - found) * free)
+    terms = [ops.sum(term, axis=None) for term in (xy, wh, objectness, category)]
+    return ops.stack(terms, axis=0) / head.shape[0]

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from portdet import ops
-from portdet.assign.yolov3 import Anchors, best_anchors, normalise_boxes
+from portdet.assign.yolov3 import Anchors, box_targets
 from portdet.config import Section
-from portdet.losses.yolov3 import decode, level_loss, rows
+from portdet.losses.yolov3 import level_loss, level_predictions
 from portdet.models.backbones.darknet import DarkNet
 from portdet.models.layers import Activation, ConvNorm, Padding
 from portdet.spec import Conv2d, Module, method
@@ -93,7 +93,8 @@ class YoloBlock(Module):
 
     def forward(self, x: Any) -> tuple[Any, Any]:
         route = self.conv4(self.conv3(self.conv2(self.conv1(self.conv0(x)))))
-        return route, self.conv6(self.conv5(route))
+        output = self.conv6(self.conv5(route))
+        return route, output
 
 
 class YOLOv3(Module):
@@ -127,25 +128,22 @@ class YOLOv3(Module):
         'loss' is their sum; 'xy', 'wh', 'obj', 'cls' split it by term, 'big', 'medium', 'small' by level.
         """
         s = self.settings
-        big, medium, small = self.heads(images)
-        centre, size = normalise_boxes(boxes, images, s.round_centres)
-        best = best_anchors(boxes, s.anchors)
-        count = images.shape[0]
-        terms = []
-        for head, first in ((big, 6), (medium, 3), (small, 0)):
-            anchors = s.anchors[first : first + 3]
-            xy, wh, obj, cls = level_loss(
-                head, images, centre, size, best, labels, valid,
-                first, anchors, s.classes, s.label_smooth, s.ignore_threshold, s.ignore_boxes == "all",
+        place, log_size, best = box_targets(boxes, images, s.anchors, s.round_centres)
+        levels = []
+        for head, first in zip(self.heads(images), (6, 3, 0), strict=True):
+            level = level_loss(
+                head, images, place, log_size, best, labels, valid,
+                first, s.anchors[first : first + 3], s.classes, s.label_smooth,
+                s.ignore_threshold, s.ignore_boxes == "all",
             )  # fmt: skip
-            terms.append((xy / count, wh / count, obj / count, cls / count))
-        xy, wh, obj, cls = (a + b + c for a, b, c in zip(*terms, strict=True))
-        level = [xy_ + wh_ + obj_ + cls_ for xy_, wh_, obj_, cls_ in terms]
-        total = xy + wh + obj + cls
+            levels.append(level)
+        big, medium, small = levels
+        terms = big + medium + small
         return {
-            "loss": total, "xy": xy, "wh": wh, "obj": obj, "cls": cls,
-            "big": level[0], "medium": level[1], "small": level[2],
-        }  # fmt: skip
+            "loss": ops.sum(terms, axis=None),
+            **{name: terms[i] for i, name in enumerate(("xy", "wh", "obj", "cls"))},
+            **{name: ops.sum(level, axis=None) for name, level in zip(("big", "medium", "small"), levels, strict=True)},
+        }
 
     def predict(self, images: Any) -> Any:
         """(B, N, 5 + classes), strides 8, 16, 32 in turn: box (centre, size in shares of the image), objectness,
@@ -154,9 +152,7 @@ class YOLOv3(Module):
         big, medium, small = self.heads(images)
         parts = []
         for head, first in ((small, 0), (medium, 3), (big, 6)):
-            raw = rows(head, s.classes + 5)
-            scores = ops.reshape(ops.sigmoid(raw[..., 4:]), shape=(raw.shape[0], -1, s.classes + 1))
-            parts.append(ops.concat([decode(raw, images, s.anchors[first : first + 3]), scores], axis=2))
+            parts.append(level_predictions(head, images, s.anchors[first : first + 3], s.classes))
         return ops.concat(parts, axis=1)
 
 

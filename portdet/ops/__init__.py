@@ -29,12 +29,12 @@ from portdet.ops.elementwise import (
 from portdet.ops.reduce import argmax, matmul, mean
 from portdet.ops.reduce import max_ as max
 from portdet.ops.reduce import sum_ as sum
-from portdet.ops.shape import broadcast_to, concat, constant, gather, getitem, iota, permute, reshape
+from portdet.ops.shape import broadcast_to, concat, constant, gather, getitem, iota, permute, reshape, stack
 from portdet.ops.table import OPS, Op, Sample
 
 __all__ = [
     "OPS", "Op", "Sample", "add", "argmax", "bce_with_logits", "broadcast_to", "cast", "concat", "constant", "conv2d",
     "div", "equal", "exp", "floor", "gather", "getitem", "greater", "iota", "leaky_relu", "less", "log", "logical_and",
     "logical_not", "matmul", "max", "maximum", "mean", "minimum", "mul", "neg", "permute", "relu", "reshape", "sigmoid",
-    "sqrt", "stop_gradient", "sub", "sum", "upsample_nearest", "where",
+    "sqrt", "stack", "stop_gradient", "sub", "sum", "upsample_nearest", "where",
 ]  # fmt: skip

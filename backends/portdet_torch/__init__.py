@@ -1,0 +1,31 @@
+"""The PyTorch backend. torch is imported when a session is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from portdet.session import Check, Options, Recipe, Session
+from portdet_torch.target import TARGET
+
+
+class TorchBackend:
+    """PyTorch on cpu, cuda and npu (torch_npu)."""
+
+    name = "torch"
+    target = TARGET
+
+    def open_session(
+        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
+    ) -> Session:
+        from portdet_torch.session import TorchSession
+
+        return TorchSession(source, class_name, recipe, names, options)
+
+    def doctor(self) -> list[Check]:
+        from portdet_torch.doctor import checks
+
+        return checks()
+
+
+BACKEND = TorchBackend()

@@ -1,0 +1,210 @@
+"""A detector in PyTorch: its train step, state and predictions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from portdet.backends import check_weights, import_source
+from portdet.errors import PortdetError
+from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
+from portdet_torch.device import find_device
+
+
+class TorchSession:
+    """One generated module, its optimiser and its EMA on one device."""
+
+    backend = "torch"
+
+    def __init__(
+        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
+    ) -> None:
+        # cuBLAS is deterministic only with a fixed workspace; to be set before its first call
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        self.torch_device = find_device(options.device)
+        self.device, self.mode, self.recipe, self.names = str(self.torch_device), options.mode, recipe, dict(names)
+        torch.set_num_threads(options.threads or os.cpu_count() or 1)
+        # TF32 keeps 10 bits of the mantissa: it would hide every difference that alignment looks for
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        self.dtype = torch.float64 if options.precision == "float64" else torch.float32
+        self.model: Any = getattr(import_source(source), class_name)().to(self.torch_device, self.dtype)
+        tensors = self.model.state_dict(keep_vars=True)
+        self.live: dict[str, Any] = {name: tensors[native] for name, native in names.items()}
+        self._build_optimizer()
+        self.shadow: dict[str, Any] | None = None
+        if recipe.ema:
+            self.shadow = {name: torch.empty_like(t) for name, t in self.live.items()}
+        if options.mode == "compiled":
+            torch._dynamo.config.cache_size_limit = 64  # one graph a size in multi-scale training
+            self.run = torch.compile(self.model, dynamic=False)
+        else:
+            self.run = self.model
+
+    def _build_optimizer(self) -> None:
+        recipe = self.recipe
+        self.trained = {name: self.live[name] for group in recipe.groups for name in group.names}
+        for name, tensor in self.live.items():
+            tensor.requires_grad_(name in self.trained)
+        groups = [
+            {"params": [self.live[n] for n in g.names], "weight_decay": g.weight_decay, "lr_scale": g.lr_scale}
+            for g in recipe.groups
+        ]
+        self.optimizer = torch.optim.SGD(
+            groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov, foreach=True
+        )
+
+    # ------------------------------------------------------------------ weights and state
+    def load_weights(self, weights: Mapping[str, Array]) -> None:
+        check_weights(weights, self.names, {name: tuple(t.shape) for name, t in self.live.items()})
+        self._copy_in(self.live, weights)
+        self.optimizer.state.clear()
+        if self.shadow is not None:
+            for name, tensor in self.shadow.items():
+                with torch.no_grad():
+                    tensor.zero_() if self.recipe.ema_zero_start else tensor.copy_(self.live[name])
+
+    def _copy_in(self, tensors: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(torch.from_numpy(np.array(arrays[name])))  # a copy: the caller's array stays its own
+
+    def weights(self) -> Arrays:
+        return {name: _numpy(tensor) for name, tensor in self.live.items()}
+
+    def state(self) -> Arrays:
+        state = {f"weights/{name}": _numpy(tensor) for name, tensor in self.live.items()}
+        for name, tensor in self.trained.items():
+            buffer = self.optimizer.state.get(tensor, {}).get("momentum_buffer")
+            state[f"momentum/{name}"] = _numpy(torch.zeros_like(tensor) if buffer is None else buffer)
+        for name, tensor in (self.shadow or {}).items():
+            state[f"ema/{name}"] = _numpy(tensor)
+        return state
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        parts: dict[str, dict[str, Array]] = {"weights": {}, "momentum": {}, "ema": {}}
+        for key, array in state.items():
+            part, _, name = key.partition("/")
+            parts.setdefault(part, {})[name] = array
+        if (self.shadow is not None) != bool(parts["ema"]):
+            raise PortdetError("the state and this run disagree on keeping an EMA", fix="resume with the same ema.kind")
+        self.load_weights(parts["weights"])
+        for name, tensor in self.trained.items():
+            buffer = torch.empty_like(tensor, requires_grad=False)
+            self._copy_in({name: buffer}, parts["momentum"])
+            self.optimizer.state[tensor]["momentum_buffer"] = buffer
+        if self.shadow is not None:
+            self._copy_in(self.shadow, parts["ema"])
+
+    @contextmanager
+    def ema_weights(self, correction: float = 1.0) -> Iterator[None]:
+        if self.shadow is None:
+            raise PortdetError("this run keeps no EMA", fix="set ema.kind")
+        raw = {name: tensor.detach().clone() for name, tensor in self.live.items()}
+        try:
+            with torch.no_grad():
+                for name, tensor in self.live.items():
+                    torch.div(self.shadow[name], correction, out=tensor)
+            yield
+        finally:
+            with torch.no_grad():
+                for name, tensor in self.live.items():
+                    tensor.copy_(raw[name])
+
+    # ------------------------------------------------------------------ steps
+    def _tensor(self, array: Array) -> Any:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        return tensor.to(self.torch_device, self.dtype if tensor.is_floating_point() else None, non_blocking=True)
+
+    def _losses(self, batch: Batch) -> dict[str, Any]:
+        self.model.train()
+        out: dict[str, Any] = self.run(*map(self._tensor, (batch.images, batch.boxes, batch.labels, batch.valid)))
+        return out
+
+    def train_step(self, batch: Batch, values: StepValues) -> StepResult:
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self._losses(batch)
+        (losses["loss"] * values.loss_scale).backward()
+        grads = [t.grad for t in self.trained.values() if t.grad is not None]
+        if values.loss_scale != 1:
+            torch._foreach_mul_(grads, 1 / values.loss_scale)
+        if self.recipe.dynamic_scale and not bool(torch.stack([g.isfinite().all() for g in grads]).all()):
+            return StepResult(_floats(losses), skipped=True)
+        if self.recipe.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.clip_norm, foreach=True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = values.lr * group["lr_scale"]
+        self.optimizer.step()
+        if self.shadow is not None:
+            with torch.no_grad():
+                live = [t.detach() for t in self.live.values()]
+                torch._foreach_lerp_(list(self.shadow.values()), live, 1 - values.ema_decay)
+        return StepResult(_floats(losses))
+
+    def losses_and_gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self._losses(batch)
+        losses["loss"].backward()
+        grads = {n: _numpy(torch.zeros_like(t) if t.grad is None else t.grad) for n, t in self.trained.items()}
+        return _floats(losses), grads
+
+    @torch.no_grad()
+    def predict(self, images: Array) -> Array:
+        self.model.eval()
+        return _numpy(self.run(self._tensor(images)))
+
+    @torch.no_grad()
+    def activations(self, images: Array) -> Arrays:
+        found: Arrays = {}
+
+        def keep(path: str) -> Any:
+            def hook(_module: Any, _args: Any, output: Any) -> None:
+                if isinstance(output, torch.Tensor):
+                    found[path] = _numpy(output)
+
+            return hook
+
+        hooks = [module.register_forward_hook(keep(path)) for path, module in self.model.named_modules() if path]
+        try:
+            self.model.eval()
+            self.model(self._tensor(images))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+    def facts(self) -> dict[str, str]:
+        facts = {
+            "torch": torch.__version__,
+            "device": self.device,
+            "mode": self.mode,
+            "threads": str(torch.get_num_threads()),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+        if self.torch_device.type == "cuda":
+            facts["gpu"] = torch.cuda.get_device_name(self.torch_device)
+        return facts
+
+    def close(self) -> None:
+        self.live, self.trained, self.shadow = {}, {}, None
+        self.model = self.run = self.optimizer = None
+        if self.torch_device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _numpy(tensor: Any) -> Array:
+    array: Array = tensor.detach().cpu().numpy()
+    return array.copy()  # cpu tensors share memory with numpy
+
+
+def _floats(losses: Mapping[str, Any]) -> dict[str, float]:
+    """All losses in one transfer from the device."""
+    values = torch.stack([v.detach() for v in losses.values()]).tolist()
+    return dict(zip(losses, values, strict=True))

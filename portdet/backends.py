@@ -1,0 +1,87 @@
+"""Finding backends by name, and opening a session of one on a detector. No framework is imported here."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from portdet import __version__
+from portdet.errors import PortdetError, nearest
+from portdet.lower import emit
+from portdet.lower.names import native_names
+from portdet.lower.target import Target
+from portdet.models import Detector
+from portdet.session import Backend, Options, Recipe, Session
+from portdet.files import write_text
+
+OWN = {"torch": "portdet_torch", "mindspore": "portdet_mindspore", "paddle": "portdet_paddle"}
+
+
+def backend_names() -> list[str]:
+    """Our own backends, then those of other packages (entry points `portdet.backends`)."""
+    others = [point.name for point in entry_points(group="portdet.backends")]
+    return list(dict.fromkeys([*OWN, *others]))
+
+
+def load_backend(name: str) -> Backend:
+    """The backend of that name; its framework stays unimported until a session is opened."""
+    if name in OWN:
+        return importlib.import_module(OWN[name]).BACKEND  # type: ignore[no-any-return]
+    for point in entry_points(group="portdet.backends", name=name):
+        loaded = point.load()
+        return getattr(loaded, "BACKEND", loaded)  # type: ignore[no-any-return]
+    raise PortdetError(f"unknown backend '{name}'", fix=nearest(name, backend_names()))
+
+
+def write_source(detector: Detector, target: Target, path: Path, *, title: str = "") -> Path:
+    """Write a detector's generated source to a file."""
+    title = title or f"{detector.graph.class_name} in {target.name}, written by portdet {__version__}."
+    write_text(path, emit(detector.graph, target, title=title, notes=describe_fields(detector.fields)))
+    return path
+
+
+def describe_fields(fields: Any) -> str:
+    """The model's fields as a comment-like note, one line each group of words."""
+    values = fields.model_dump(mode="json")
+    return "Fields: " + ", ".join(f"{key}={value}" for key, value in values.items() if key not in ("anchors",)) + "."
+
+
+def open_session(
+    detector: Detector, backend: str, recipe: Recipe, options: Options, folder: Path, target: Target | None = None
+) -> Session:
+    """Write the source into `folder`, import it and build the backend's session."""
+    chosen = load_backend(backend)
+    target = target or chosen.target
+    source = write_source(detector, target, folder / f"model_{target.name}.py")
+    names = native_names(detector.graph, target)
+    return chosen.open_session(source, detector.graph.class_name, recipe, names, options)
+
+
+def import_source(path: Path) -> ModuleType:
+    """Import a generated file as a real module: plain exec breaks MindSpore's jit and Paddle's to_static."""
+    import sys
+
+    name = f"portdet_generated_{path.stem}_{abs(hash(str(path.resolve()))):x}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PortdetError(f"cannot import {path}", fix="generated sources are .py files")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def check_weights(given: Mapping[str, Any], names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise unless every weight is there, none is unknown, and shapes agree. shapes: by canonical name."""
+    if missing := [name for name in names if name not in given]:
+        raise PortdetError(f"{len(missing)} weights missing, first '{missing[0]}'", fix=nearest(missing[0], given))
+    if unknown := [name for name in given if name not in names]:
+        raise PortdetError(f"{len(unknown)} unknown weights, first '{unknown[0]}'", fix=nearest(unknown[0], names))
+    for name, shape in shapes.items():
+        if tuple(given[name].shape) != shape:
+            raise PortdetError(f"weight '{name}' is {shape} in the model, {tuple(given[name].shape)} in the file")
