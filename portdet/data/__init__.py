@@ -10,7 +10,7 @@ from portdet.config import DataConfig
 from portdet.data.coco import read_coco
 from portdet.data.random import generator
 from portdet.data.records import Dataset, Finding, Record, Report
-from portdet.data.scenes import scenes
+from portdet.data.scenes import read_scenes
 from portdet.data.voc import read_voc
 from portdet.errors import PortdetError
 
@@ -40,7 +40,7 @@ def open_datasets(config: DataConfig, seed: int = 0) -> tuple[Dataset, Dataset]:
 def open_dataset(config: DataConfig, split: str) -> Dataset:
     """The data set of `split`, "train" or "val"; the latter is left whole."""
     if config.format == "scenes":
-        return scenes(config, split)
+        return read_scenes(config, split)
     listed, images = (config.train, config.train_images) if split == "train" else (config.val, config.val_images)
     if not listed:
         raise PortdetError(f"data.{split} is empty", fix="set it to the annotation file (COCO) or image list (VOC)")

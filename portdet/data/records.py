@@ -69,7 +69,7 @@ class Report:
         return out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
 class Record:
     """One image and its n annotations, in the image's own pixels.
 

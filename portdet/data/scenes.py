@@ -22,7 +22,7 @@ Mask = NDArray[np.bool_]
 Rng = np.random.Generator
 
 OBJECTS = (1, 5)  # least, and most + 1
-SIZES = (0.14, 0.5)  # side of an object, as a share of the image's
+SIZES = (0.16, 0.5)  # longer axis of an object, as a share of the side of the image
 VISIBLE = 0.5  # least share of a shape that others and the border leave uncovered
 CONTRAST = 70  # least distance from the background's mean in one of the colour channels
 CACHE_BYTES = 256 << 20  # drawn images are kept while a split stays below this
@@ -37,7 +37,7 @@ class Scene:
     labels: NDArray[np.int32]
 
 
-def scenes(config: DataConfig, split: str, seed: int = 0) -> Dataset:
+def read_scenes(config: DataConfig, split: str, seed: int = 0) -> Dataset:
     """The drawn data set of `split` ("train" or "val"). It does not change with the seed of the training.
 
     The splits draw from different streams, so no image is in both; image i is the same whatever the count.
@@ -106,7 +106,7 @@ def _bounds(mask: Mask) -> tuple[int, int, int, int]:
 
 
 def draw_scene(seed: int, index: int, split: str, size: int = 128) -> Scene:
-    """Scene `index` of a split, about 1 ms at 128 px. Drawn in integers only, so that every machine draws the same."""
+    """Scene `index` of a split, about 1 ms at 128 px. Rasterised in integers, the same on every machine."""
     rng = generator(seed, 0, index, "scenes", split)
     image = _background(size, rng)
     _pebbles(image, rng)
