@@ -260,9 +260,9 @@ def _attribute(tree: ast.expr) -> str:
 
 
 def _literal(tree: ast.expr | None, number: int) -> Any:
-    if isinstance(tree, ast.Call):  # float('inf')
-        return float(_literal(tree.args[0], number))
     try:
+        if isinstance(tree, ast.Call) and ast.unparse(tree.func) == "float":  # float('inf')
+            return float(ast.literal_eval(tree.args[0]))
         return ast.literal_eval(cast(ast.expr, tree))
     except (ValueError, TypeError):
         raise _wrong(ast.unparse(tree) if tree else "", number) from None

@@ -29,9 +29,9 @@ class _Checker:
 
     def module(self, module: ModuleGraph) -> None:
         for name, child in module.children.items():
-            if child.path != f"{module.path}.{name}".lstrip("."):
+            if child.path != (path := f"{module.path}.{name}".lstrip(".")):
                 raise PortdetError(
-                    f"module '{child.path}' is held as '{module.path}.{name}' too",
+                    f"module '{child.path}' is held as '{path}' too",
                     where=module.where,
                     fix="hold a shared module once and call it from the module that holds it",
                 )
