@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +26,11 @@ from portdet.train.fingerprint import batch_hash
 from portdet.train.interrupt import Interrupted, StopRequest
 from portdet.train.journal import Journal
 from portdet.train.loss_scale import LossScale, loss_scale
-from portdet.train.observer import Observer, Silent, StepRecord
+from portdet.train.observer import Observer, Silent
 from portdet.train.schedule import schedule
 
 BEST_METRIC = "AP"
+_SUMMARY = {"loss": ".4g", "AP": ".3f", "AP50": ".3f", "lr": ".4g"}  # columns of results.csv
 
 Validate = Callable[[Session, int], dict[str, float]]
 
@@ -134,7 +135,6 @@ class Trainer:
     def _train_epoch(self) -> None:
         """The steps of the epoch that are not done yet, or fewer where something asks to stop."""
         p = self.progress
-        self.observer.start_epoch(p.epoch, self.config.train.epochs, p.epoch_step, self.steps_per_epoch)
         self._images_per_second = 0.0
         if p.epoch_step == self.steps_per_epoch:
             return
@@ -171,22 +171,14 @@ class Trainer:
         row = {"epoch": p.epoch + 1, "step": p.step, "lr": values.lr, **result.losses}
         self.steps_log.add(row | {"loss_scale": values.loss_scale, "skipped": int(result.skipped), "batch": digest})
         self.scale.update(skipped=result.skipped, step=p.step)
-        self.observer.step(
-            StepRecord(
-                epoch=p.epoch,
-                epoch_step=p.epoch_step,
-                step=p.step,
-                lr=values.lr,
-                losses=result.losses,
-                skipped=result.skipped,
-                skipped_steps=self.scale.skipped_steps,
-                loss_scale=values.loss_scale,
-                images=len(batch.images),
-                size=batch.images.shape[-1],
+        if result.skipped:
+            self.observer.note(
+                f"step {p.step}: gradients overflow at loss scale {values.loss_scale:g}; the step is skipped "
+                f"({self.scale.skipped_steps} so far)"
             )
-        )
         p.step += 1
         p.epoch_step += 1
+        self.observer.step(p.epoch + 1, p.epoch_step, result.losses)
 
     def _check_finite(self, result: StepResult, batch: Batch, digest: str) -> None:
         if all(math.isfinite(value) for value in result.losses.values()):
@@ -215,7 +207,7 @@ class Trainer:
         if self.results_log is None:
             self.results_log = ResultsLog(self.results, list(p.loss_sums), resume_epoch=p.epoch)
         self.results_log.append(row)
-        self.observer.end_epoch(p.epoch, row, best)
+        self.observer.note(_summary(row, self.config.train.epochs) + ("  best so far" if best else ""))
         p.epoch, p.epoch_step, p.loss_sums, p.loss_count = p.epoch + 1, 0, {}, 0
         self._save_last()
         period = self.config.train.save_period
@@ -230,13 +222,12 @@ class Trainer:
         due = number >= settings.start and ((number - settings.start) % settings.every == 0 or final)
         if self.validate is None or not due:
             return {}, False
-        self.observer.validating(p.epoch)
-        with self._saved_on_error(), self._evaluated():
+        with self._saved_on_error(), self.observer.validation(), self._evaluated():
             metrics = self.validate(self.session, p.epoch)
             better = p.best_epoch < 0 or metrics[BEST_METRIC] > p.best
             if better:
-                p.best, p.best_epoch, p.stale = metrics[BEST_METRIC], p.epoch, 0
                 self._save_best(metrics)
+                p.best, p.best_epoch, p.stale = metrics[BEST_METRIC], p.epoch, 0
             else:
                 p.stale += 1
         return metrics, better
@@ -292,3 +283,9 @@ class Trainer:
         finished = p.epoch == self.config.train.epochs
         reason = "finished" if finished else "max_steps" if self._at_max_steps() else "patience"
         return Outcome(reason, p.epoch, p.step, p.best, p.best_epoch)
+
+
+def _summary(row: Mapping[str, float], epochs: int) -> str:
+    """The line of an epoch: 'epoch 3/12  loss 84.31  AP 0.213  AP50 0.467  lr 0.00937  12.5 s'."""
+    words = [f"{name} {row[name]:{form}}" for name, form in _SUMMARY.items() if name in row]
+    return "  ".join([f"epoch {row['epoch']:g}/{epochs}", *words, f"{row['time']:.1f} s"])

@@ -58,7 +58,10 @@ class FakeSession:
     def losses_and_gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
         raise NotImplementedError
 
-    def predict(self, images: Array) -> Arrays:
+    def predict(self, images: Array) -> Array:
+        raise NotImplementedError
+
+    def activations(self, images: Array) -> Arrays:
         raise NotImplementedError
 
     def state(self) -> Arrays:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 import signal
@@ -17,9 +18,12 @@ import numpy as np
 import pytest
 
 from portdet.config import Config
+from portdet.data import open_datasets
+from portdet.data.loader import TrainLoader
 from portdet.errors import PortdetError
+from portdet.report.progress import Progress
 from portdet.train import checkpoint
-from portdet.train.interrupt import Interrupted
+from portdet.train.interrupt import Interrupted, StopRequest
 from portdet.train.loop import Outcome, Trainer
 from tests.train.fakes import FakeLoader, FakeSession, batch, files, score, settings
 
@@ -228,14 +232,49 @@ def test_a_broken_image_loses_no_step_and_ends_the_workers(tmp_path: Path) -> No
     assert files(tmp_path / "halves") == files(tmp_path / "whole")
 
 
+def test_the_second_signal_insists_and_handlers_come_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signal_name == "SIGTERM"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resume_with_the_real_loader(tmp_path: Path, workers: int) -> None:
+    """Augmented multi-scale batches, stopped within an epoch; the last epoch is without augmentation."""
+    words = {"train_count": 12, "scene_size": 48, "batch": 4, "sizes": [32, 64], "imgsz": 32, "workers": workers}
+    config = settings(augment__close_last=1, **{f"data__{key}": value for key, value in words.items()})
+    data, _ = open_datasets(config.data, 0)
+
+    def run(folder: Path, stop_at: int, resume: bool = False) -> None:
+        session = FakeSession(stop_at=stop_at)
+        with TrainLoader(data, config, mean=[0.5] * 3, std=[0.2] * 3, seed=0) as loader:
+            trainer = Trainer(config, session, loader, folder, validate=score)
+            if resume:
+                trainer.resume()
+            trainer.run()
+
+    run(tmp_path / "whole", -1)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "halves", 4)
+    run(tmp_path / "halves", -1, resume=True)
+    assert files(tmp_path / "halves") == files(tmp_path / "whole")
+    assert len({row["batch"] for row in rows(tmp_path / "whole" / "steps.csv")}) == 9
+
+
 # ---- faults
 
 
 def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
-    trainer, _ = train(tmp_path, nan_at=7)
+    loader = FakeLoader()
+    trainer, _ = train(tmp_path, loader=loader, nan_at=7)
     with pytest.raises(PortdetError, match=r"step 7 \(epoch 2\) is not finite: loss nan, xy .*images 2, 102") as error:
         trainer.run()
     assert "last.safetensors holds the last good state" in str(error.value)
+    assert loader.open == 0
     assert checkpoint.load_state(trainer.last)[1].step == 5
     assert len(rows(tmp_path / "steps.csv")) == 7
 
@@ -298,11 +337,58 @@ def test_patience_counts_validations_without_a_better_one(tmp_path: Path) -> Non
     assert validated(tmp_path, train__epochs=9, train__patience=3) == [1, 2, 3, 4]
 
 
+def test_patience_starts_again_at_a_better_one(tmp_path: Path) -> None:
+    trainer, _ = train(tmp_path, settings(train__epochs=9, train__patience=2))
+    curve = [0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.3, 0.4, 0.5]
+    trainer.validate = lambda session, epoch: {"AP": curve[epoch]}
+    outcome = trainer.run()
+    assert (outcome.reason, outcome.epochs, outcome.best, outcome.best_epoch) == ("patience", 7, 0.3, 4)
+
+
+def test_best_that_could_not_be_written_is_written_on_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise PortdetError("no space")
+
+    monkeypatch.setattr(checkpoint, "save_weights", full)
+    with pytest.raises(PortdetError, match="no space"):
+        train(tmp_path)[0].run()
+    monkeypatch.undo()
+    trainer, _ = train(tmp_path)
+    trainer.resume()
+    trainer.validate = lambda session, epoch: {"AP": 0.5}
+    trainer.run()
+    assert checkpoint.load_weights(trainer.best)[1]["epoch"] == 1
+
+
+def test_without_average_the_best_are_the_raw_weights(tmp_path: Path) -> None:
+    trainer, session = train(tmp_path, settings(ema__kind="none", train__epochs=1))
+    trainer.run()
+    arrays, about = checkpoint.load_weights(trainer.best)
+    assert about["weights"] == "raw"
+    assert arrays["head.bias"] == session.w["head.bias"]
+
+
 def test_an_average_without_an_update_is_not_evaluated(tmp_path: Path) -> None:
     config = settings(train__epochs=1, ema__kind="threshold", optim__loss_scale="dynamic")
     trainer, _ = train(tmp_path, config, overflow_at=(0, 1, 2, 3, 4))
     trainer.run()
     assert checkpoint.load_weights(trainer.best)[1]["weights"] == "raw"
+
+
+def test_what_is_printed(tmp_path: Path) -> None:
+    trainer, _ = train(tmp_path, settings(optim__loss_scale="dynamic"), overflow_at=(7,))
+    out = io.StringIO()
+    with Progress(3, 5, batch=2, log_every=5, stream=out) as trainer.observer:
+        trainer.run()
+    lines = out.getvalue().splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        *("epoch 1/3", "epoch 1/3"),
+        "step 7: gradients overflow at loss scale 65536; the step is skipped (1 so far)",
+        *("epoch 2/3", "epoch 2/3", "epoch 3/3", "epoch 3/3"),
+    ]
+    results = rows(tmp_path / "results.csv")
+    assert f"  AP {float(results[0]['AP']):.3f}  AP50 " in lines[1]
+    assert lines[1].endswith("best so far")
 
 
 def test_cost_of_the_loop(tmp_path: Path) -> None:
