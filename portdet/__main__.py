@@ -1,0 +1,5 @@
+"""`python -m portdet`."""
+
+from portdet.cli.__main__ import main
+
+main()

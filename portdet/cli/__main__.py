@@ -1,0 +1,96 @@
+"""`portdet`: the group of all commands, and how errors reach the user.
+
+Exit codes: 0 done; 1 an error, or a check that failed; 2 a wrong command line; 130 interrupted; 141 the reader of a
+pipe went away.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from portdet import __version__
+from portdet.errors import PortdetError, nearest
+
+# name: (module, attribute, what `portdet --help` says of it), so that the help imports none of them
+COMMANDS = {
+    "train": ("portdet.cli.train", "command", "Train a detector on one backend."),
+    "val": ("portdet.cli.val", "command", "Score trained weights with COCO's metric."),
+    "predict": ("portdet.cli.predict", "command", "Find objects in images; write drawings and JSON."),
+    "align": ("portdet.cli.align", "command", "Train the same detector on several backends; compare AP per epoch."),
+    "show": ("portdet.cli.show", "command", "Show a model, a configuration, a graph or the backends."),
+    "emit": ("portdet.cli.emit", "command", "Write a model as source code of one framework."),
+    "doctor": ("portdet.cli.doctor", "command", "Check frameworks, versions and devices."),
+    "bench": ("portdet.cli.bench", "command", "Time training steps against the bare framework."),
+    "data": ("portdet.cli.data", "command", "Convert, inspect and draw data sets."),
+    "convert": ("portdet_convert.command", "convert", "Convert weights between formats."),
+    "weights": ("portdet_convert.command", "weights", "Look into weight files."),
+    "help": ("portdet.cli.help", "command", "Explain configuration keys, model fields or a command."),
+}
+
+
+class Commands(click.Group):
+    """Imports a command's module when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"no command '{args[0]}'; {nearest(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="portdet", message="%(prog)s %(version)s")
+def portdet() -> None:
+    """Write a detector once; train, convert and prove it on PyTorch, MindSpore and Paddle."""
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; errors are printed, without a traceback if meant for a person."""
+    try:
+        code = portdet.main(args, prog_name="portdet", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except PortdetError as error:
+        from portdet.train.interrupt import Interrupted
+
+        print(f"error: {error}", file=sys.stderr)
+        return 130 if isinstance(error, Interrupted) else 1
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # what is left in the buffer would raise again when the interpreter ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

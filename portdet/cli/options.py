@@ -1,0 +1,117 @@
+"""Configuration keys on the command line: `epochs=3`, `--epochs 3`, `--epochs=3`, `--exist-ok`, `--no-nesterov`.
+
+    @click.command(cls=ConfigCommand, keys=("backend", "device"))
+    @click.argument("config")
+    def command(config: str, overrides: tuple[str, ...]) -> None:
+        values = load(config, overrides)
+
+Options of the command itself win over keys of the same name. Words keep their order, so the last one counts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+_WORD = re.compile(r"[A-Za-z_][\w.]*=")
+COMMON = ("backend", "device", "mode", "threads")
+
+
+class ConfigCommand(click.Command):
+    """A command that takes overrides of the configuration anywhere among its words, as parameter `overrides`.
+
+    keys: those that `--help` lists; all others are accepted too.
+    """
+
+    def __init__(self, *args: Any, keys: Sequence[str] = COMMON, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.keys = tuple(keys)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest, words = self.split(args)
+        left = super().parse_args(ctx, rest)
+        ctx.params["overrides"] = tuple(words)
+        return left
+
+    def split(self, args: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Separate the command's own words from `key=value` words, which flags of configuration keys become."""
+        rest: list[str] = []
+        words: list[str] = []
+        queue = iter(args)
+        for arg in queue:
+            if arg == "--":
+                return [*rest, arg, *queue], words
+            if self._own(arg):
+                rest.append(arg)
+                if self._takes_value(arg):
+                    rest += [value for value in [next(queue, None)] if value is not None]
+            elif arg.startswith("--"):
+                words.append(self._word(arg, queue))
+            elif _WORD.match(arg) and not Path(arg).exists():
+                words.append(arg)
+            else:
+                rest.append(arg)
+        return rest, words
+
+    def _own_options(self) -> dict[str, click.Option]:
+        options = [param for param in self.params if isinstance(param, click.Option)]
+        named = {name: option for option in options for name in (*option.opts, *option.secondary_opts)}
+        return named | {"--help": click.Option(["--help"], is_flag=True)}
+
+    def _own(self, arg: str) -> bool:
+        return arg.partition("=")[0] in self._own_options()
+
+    def _takes_value(self, arg: str) -> bool:
+        option = self._own_options().get(arg)
+        return option is not None and not option.is_flag and not option.count
+
+    def _word(self, arg: str, queue: Iterator[str]) -> str:
+        """`--lr0 0.1` -> `lr0=0.1`; a flag alone is true or, with no- before it, false."""
+        flag, equals, value = arg.partition("=")
+        key = flag.removeprefix("--").replace("-", "_")
+        kinds = _kinds()
+        if equals and key in kinds:
+            return f"{key}={value}"
+        if kinds.get(key) is bool:
+            return f"{key}=true"
+        if kinds.get(key.removeprefix("no_")) is bool:
+            return f"{key.removeprefix('no_')}=false"
+        if key not in kinds and not key.startswith("model."):
+            known = [*self._own_options(), *(f"--{name}" for name in kinds)]
+            raise click.NoSuchOption(flag, possibilities=difflib.get_close_matches(flag, known, n=2, cutoff=0.6))
+        given = next(queue, None)
+        if given is None:
+            raise click.UsageError(f"{flag} needs a value")
+        return f"{key}={given}"
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[KEY=VALUE]..."]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        rows = [(f"--{key.replace('_', '-')} VALUE", _help(key)) for key in self.keys]
+        with formatter.section("Configuration (also KEY=VALUE; all keys: portdet help config)"):
+            formatter.write_dl(rows)
+
+
+def _kinds() -> dict[str, Any]:
+    """Types of all keys, by `section.key` and by the key alone."""
+    from portdet.config import sections
+
+    kinds: dict[str, Any] = {}
+    for section, cls in sections().items():
+        for key, info in cls.model_fields.items():
+            kinds[f"{section}.{key}"] = kinds[key] = info.annotation
+    return kinds
+
+
+def _help(key: str) -> str:
+    from portdet.config import sections
+
+    found = [cls.model_fields[key] for cls in sections().values() if key in cls.model_fields]
+    return found[0].description or ""
