@@ -38,10 +38,15 @@ def load_backend(name: str) -> Backend:
     raise PortdetError(f"unknown backend '{name}'", fix=nearest(name, backend_names()))
 
 
+def source_text(detector: Detector, target: Target, *, title: str = "") -> str:
+    """A detector's generated source."""
+    title = title or f"{detector.graph.class_name} in {target.name}, written by portdet {__version__}."
+    return emit(detector.graph, target, title=title, notes=describe_fields(detector.fields))
+
+
 def write_source(detector: Detector, target: Target, path: Path, *, title: str = "") -> Path:
     """Write a detector's generated source to a file."""
-    title = title or f"{detector.graph.class_name} in {target.name}, written by portdet {__version__}."
-    write_text(path, emit(detector.graph, target, title=title, notes=describe_fields(detector.fields)))
+    write_text(path, source_text(detector, target, title=title))
     return path
 
 

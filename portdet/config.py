@@ -121,7 +121,9 @@ class TrainConfig(Section):
     epochs: int = Field(320, ge=1)
     max_steps: int = Field(0, ge=0, description="stop after this many steps (a dry run); 0: no limit")
     seed: int = Field(0, ge=0)
-    backend: Literal["torch", "mindspore", "paddle"] | str = "torch"
+    backend: Literal["torch", "mindspore", "paddle"] | str = Field(
+        "torch", description="torch, mindspore, paddle or another installed backend"
+    )
     device: str = Field("cpu", description="cpu, cuda, cuda:1, npu, npu:0 (Ascend); absent: an error, never a fallback")
     mode: Literal["eager", "compiled"] = Field(
         "eager", description="compiled: torch.compile, ms.jit graph mode, paddle.jit.to_static"
