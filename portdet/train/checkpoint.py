@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 import portdet
 from portdet.config import Config
 from portdet.errors import PortdetError, nearest
-from portdet.report.files import replacing
+from portdet.files import replacing
 from portdet.session import Array, Arrays
 
 FORMAT = 1
@@ -150,17 +150,6 @@ def _save(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) 
             save_file(tensors, temporary, metadata=text)
         except SafetensorError as error:
             raise _as_os_error(error) from error
-        _flush(temporary)
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    """Bring a file, or a folder's names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _load(path: Path) -> tuple[Arrays, dict[str, Any]]:

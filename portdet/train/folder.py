@@ -15,7 +15,7 @@ from typing import Any
 import portdet
 from portdet.config import Config
 from portdet.errors import PortdetError
-from portdet.report.files import write_text
+from portdet.files import write_text
 
 DISTRIBUTIONS = (
     "portdet",

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from portdet.errors import PortdetError
-from portdet.report.files import write_text
+from portdet.files import write_text
 
 
 class Journal:
