@@ -88,7 +88,7 @@ class Trainer:
         self.steps_log = Journal(folder / "steps.csv")
         self.results_log: ResultsLog | None = None  # made when the names of the losses are known
         self.stop = StopRequest()
-        self._resumed = False
+        self._resumed = self._saved = False
         self._images_per_second = 0.0
 
     @property
@@ -114,7 +114,7 @@ class Trainer:
         self.session.load_state(arrays)
         self.progress, self.scale = progress, LossScale(**progress.loss_scale)
         self.steps_log.forget_after("step", progress.step - 1)
-        self._resumed = True
+        self._resumed = self._saved = True
 
     def run(self) -> Outcome:
         """Train to the end, or until a limit, a signal or an error."""
@@ -186,7 +186,7 @@ class Trainer:
         p = self.progress
         parts = ", ".join(f"{name} {value:g}" for name, value in result.losses.items())
         images = ", ".join(str(number) for number in batch.image_ids[:8])
-        kept = f"{self.last} holds the last good state" if self.last.exists() else "no checkpoint was written yet"
+        kept = f"{self.last} holds the last good state" if self._saved else "no checkpoint was written yet"
         raise PortdetError(
             f"the loss of step {p.step} (epoch {p.epoch + 1}) is not finite: {parts}; "
             f"images {images}; batch {digest}. {kept}",
@@ -223,7 +223,7 @@ class Trainer:
         if self.validate is None or not due:
             return {}, False
         with self._saved_on_error(), self.observer.validation(), self._evaluated():
-            metrics = self.validate(self.session, p.epoch)
+            metrics = {name: float(value) for name, value in self.validate(self.session, p.epoch).items()}
             better = p.best_epoch < 0 or metrics[BEST_METRIC] > p.best
             if better:
                 self._save_best(metrics)
@@ -255,6 +255,7 @@ class Trainer:
         self.progress.loss_scale = self.scale.state()
         self.steps_log.flush()
         checkpoint.save_state(path, self.session.state(), self.progress)
+        self._saved = True
 
     @contextmanager
     def _saved_on_error(self) -> Iterator[None]:

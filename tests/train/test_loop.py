@@ -279,6 +279,12 @@ def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "steps.csv")) == 7
 
 
+def test_the_checkpoint_of_an_earlier_run_is_not_called_this_ones(tmp_path: Path) -> None:
+    train(tmp_path)[0].run()
+    with pytest.raises(PortdetError, match="no checkpoint was written yet"):
+        train(tmp_path, nan_at=2)[0].run()
+
+
 def test_overflow_halves_skips_and_is_counted(tmp_path: Path) -> None:
     trainer, session = train(tmp_path, settings(optim__loss_scale="dynamic"), overflow_at=(1, 2, 6))
     trainer.run()
