@@ -1,0 +1,64 @@
+"""Work that needs a process of its own: frameworks do not stand each other, and a crash must not take us with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from portdet.errors import PortdetError
+
+
+def run_child(
+    module: str, request: Any, *, timeout: float, env: Mapping[str, str] | None = None, log: Path | None = None
+) -> Any:
+    """Run `python -m module`, hand it `request`, and return its answer, both JSON.
+
+    What the child prints goes to `log`, or is shown in the error. Raises PortdetError if it crashes, fails or takes
+    longer than `timeout` seconds.
+    """
+    with tempfile.TemporaryDirectory(prefix="portdet-") as scratch:
+        answer, printed = Path(scratch, "answer.json"), log or Path(scratch, "printed.txt")
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        with printed.open("wb") as stream:
+            child = subprocess.Popen(
+                [sys.executable, "-m", module, json.dumps(request), str(answer)],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONPATH": path, **(env or {})},
+                start_new_session=True,  # so that a timeout ends its loader's workers too
+            )
+            try:
+                code = child.wait(timeout)
+            except subprocess.TimeoutExpired:
+                raise PortdetError(f"{module} did not end within {timeout:g} s{_tail(printed)}") from None
+            finally:
+                if child.poll() is None:
+                    os.killpg(child.pid, signal.SIGKILL)
+                    child.wait()
+        if code or not answer.is_file():
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            raise PortdetError(f"{module} {how}{_tail(printed)}")
+        return json.loads(answer.read_text(encoding="utf-8"))
+
+
+def child_request() -> Any:
+    """In the child: what `run_child` handed over."""
+    return json.loads(sys.argv[1])
+
+
+def child_answer(value: Any) -> None:
+    """In the child: hand the answer back."""
+    Path(sys.argv[2]).write_text(json.dumps(value), encoding="utf-8")
+
+
+def _tail(printed: Path) -> str:
+    lines = [line for line in printed.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return "; it printed last:\n    " + "\n    ".join(lines[-5:]) if lines else ""

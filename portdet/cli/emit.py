@@ -1,0 +1,34 @@
+"""`portdet emit`: a model as one standalone source file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from portdet.cli.options import ConfigCommand
+
+
+@click.command(cls=ConfigCommand, keys=("backend",))
+@click.argument("config")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write; standard output without it.")
+def command(config: str, output: Path | None, overrides: tuple[str, ...]) -> None:
+    """Write the model of CONFIG as source of one framework; it runs without portdet.
+
+    \b
+    portdet emit yolov3_coco --backend mindspore -o model.py
+    """
+    from portdet.backends import load_backend, source_text
+    from portdet.config import load
+    from portdet.files import write_text
+    from portdet.models.registry import load_model
+
+    values = load(config, overrides)
+    data = values.data
+    detector = load_model(values.model, imgsz=data.imgsz, batch=data.batch, max_boxes=data.max_boxes)
+    text = source_text(detector, load_backend(values.train.backend).target)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    write_text(output, text)
+    click.echo(f"{output}: class {detector.graph.class_name}, {len(text.splitlines())} lines", err=True)

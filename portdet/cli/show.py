@@ -1,0 +1,85 @@
+"""`portdet show`: a model's shapes and cost, a resolved configuration, a graph, the backends. Needs no framework."""
+
+from __future__ import annotations
+
+import click
+
+from portdet.cli.options import ConfigCommand
+
+
+@click.group()
+def command() -> None:
+    """Show a model, a configuration, a graph or the backends; no framework is imported."""
+
+
+@command.command(cls=ConfigCommand, keys=("imgsz",))
+@click.argument("config")
+@click.option("--depth", default=2, show_default=True, help="Levels of modules to list.")
+@click.option("--images", default=1, show_default=True, help="Images of the batch that shapes and costs are for.")
+def model(config: str, depth: int, images: int, overrides: tuple[str, ...]) -> None:
+    """Parameters, output shapes, GFLOPs and memory of activations.
+
+    \b
+    portdet show model yolov3_coco imgsz=416
+    """
+    from rich.console import Console
+
+    from portdet.config import load
+    from portdet.ir.summary import print_summary, summary
+    from portdet.models.registry import load_model
+
+    values = load(config, overrides)
+    detector = load_model(values.model, imgsz=values.data.imgsz, batch=images, max_boxes=values.data.max_boxes)
+    rows = summary(detector.graph)
+    print_summary(rows, depth=depth, console=Console(soft_wrap=True))
+    total = rows[0]
+    size, weights = values.data.imgsz, total.parameters * 4 / 1e6
+    click.echo(
+        f"{total.parameters / 1e6:.2f} M parameters ({weights:.1f} MB as float32), {total.flops / 1e9:.2f} GFLOPs and "
+        f"{total.activation_bytes / 1e6:.1f} MB of activations for {images} x 3 x {size} x {size}"
+    )
+
+
+@command.command("config", cls=ConfigCommand)
+@click.argument("config")
+def show_config(config: str, overrides: tuple[str, ...]) -> None:
+    """The resolved configuration as YAML: defaults, file and KEY=VALUE words together."""
+    from portdet.config import load
+
+    click.echo(load(config, overrides).dump(), nl=False)
+
+
+@command.command(cls=ConfigCommand, keys=("imgsz", "batch"))
+@click.argument("config")
+def graph(config: str, overrides: tuple[str, ...]) -> None:
+    """The typed graph that sources are generated from, as text."""
+    from portdet.config import load
+    from portdet.ir.text import print_graph
+    from portdet.models.registry import load_model
+
+    values = load(config, overrides)
+    data = values.data
+    detector = load_model(values.model, imgsz=data.imgsz, batch=data.batch, max_boxes=data.max_boxes)
+    click.echo(print_graph(detector.graph), nl=False)
+
+
+@command.command()
+def backends() -> None:
+    """Backends by name, and the framework of each as far as its package says; `portdet doctor` tries them."""
+    from portdet.backends import backend_names
+
+    formatter = click.HelpFormatter()
+    formatter.write_dl([(name, _framework(name)) for name in backend_names()])
+    click.echo(formatter.getvalue(), nl=False)
+
+
+def _framework(backend: str) -> str:
+    from portdet.versions import FRAMEWORKS, framework, known_good
+
+    if backend not in FRAMEWORKS:
+        return "from another package"
+    if (found := framework(backend)) is None:
+        return f"not installed: pip install 'portdet[{backend}]'"
+    name, version = found
+    tested = known_good().get(FRAMEWORKS[backend][0])
+    return f"{name} {version}" + ("" if version == tested else f"; tested with {tested}")
