@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ import numpy as np
 from portdet.config import Config
 from portdet.errors import PortdetError
 from portdet.session import Array, Arrays, Batch, StepResult, StepValues
+from portdet.train.loop import Outcome, Trainer
 
 NAMES = ("head.weight", "head.bias")
 
@@ -136,10 +138,27 @@ def settings(**words: Any) -> Config:
     return Config.model_validate(values)
 
 
+def train(
+    folder: Path, config: Config | None = None, *, loader: Any = None, **faults: Any
+) -> tuple[Trainer, FakeSession]:
+    config = config or settings()
+    session = FakeSession(zero_start=config.ema.kind == "threshold", **faults)
+    return Trainer(config, session, loader or FakeLoader(), folder, validate=score), session
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def resumed(folder: Path, config: Config, **faults: Any) -> Outcome:
+    trainer, _ = train(folder, config, **faults)
+    trainer.resume()
+    return trainer.run()
+
+
 def files(folder: Path) -> dict[str, str]:
     """Content of a run's files that must not depend on an interruption: all but the clock."""
-    import csv
-
-    with (folder / "results.csv").open() as file:
-        results = [{k: v for k, v in row.items() if k not in ("time", "images_per_s")} for row in csv.DictReader(file)]
+    clock = ("time", "images_per_s")
+    results = [{k: v for k, v in row.items() if k not in clock} for row in rows(folder / "results.csv")]
     return {"steps": (folder / "steps.csv").read_text(), "results": str(results)}
