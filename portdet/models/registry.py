@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from portdet.config import EvalConfig
 from portdet.errors import PortdetError, nearest
 from portdet.ir.graph import DType, ModuleGraph
 from portdet.ir.trace import graph
+from portdet.postprocess.detections import Detections
+from portdet.session import Array
 from portdet.spec import Module
 
 TRAIN_INPUTS = ("images", "boxes", "labels", "valid")
@@ -20,11 +23,15 @@ TRAIN_INPUTS = ("images", "boxes", "labels", "valid")
 
 @dataclass(frozen=True)
 class Detector:
-    """A detector: its checked fields, its spec, and its graph with the entries `loss` and `predict`."""
+    """A detector: its checked fields, its spec, its graph with the entries `loss` and `predict`, and the host's part.
+
+    detections(predictions, sizes, settings): one `Detections` per image from the output of `predict`.
+    """
 
     fields: Any
     spec: Module
     graph: ModuleGraph
+    detections: Callable[[Array, Array, EvalConfig], list[Detections]]
 
 
 def model_names() -> list[str]:
@@ -55,7 +62,8 @@ def load_model(section: Mapping[str, Any], *, imgsz: int = 416, batch: int = 2, 
         "labels": ((batch, max_boxes), "int32"),
         "valid": ((batch, max_boxes), "bool"),
     }
-    return Detector(fields, spec, graph(spec, {"loss": (True, targets), "predict": (False, {"images": images})}))
+    traced = graph(spec, {"loss": (True, targets), "predict": (False, {"images": images})})
+    return Detector(fields, spec, traced, module.detections)
 
 
 def _check(config: type[BaseModel], section: Mapping[str, Any]) -> Any:

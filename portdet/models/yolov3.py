@@ -13,10 +13,13 @@ from pydantic import Field, model_validator
 
 from portdet import ops
 from portdet.assign.yolov3 import Anchors, box_targets
-from portdet.config import Section
+from portdet.config import EvalConfig, Section
 from portdet.losses.yolov3 import level_loss, level_predictions
 from portdet.models.backbones.darknet import DarkNet
 from portdet.models.layers import Activation, ConvNorm, Padding
+from portdet.postprocess import yolov3
+from portdet.postprocess.detections import Detections
+from portdet.session import Array
 from portdet.spec import Conv2d, Module, method
 
 PROFILES: dict[str, dict[str, Any]] = {
@@ -159,3 +162,16 @@ class YOLOv3(Module):
 def build(config: Config) -> Module:
     """The spec of a configuration."""
     return YOLOv3(config)
+
+
+def detections(predictions: Array, sizes: Array, settings: EvalConfig) -> list[Detections]:
+    """Boxes in the pixels of the original images. predictions: what `YOLOv3.predict` returns; sizes (B, 2): (w, h)."""
+    return yolov3.detections(
+        predictions,
+        sizes,
+        conf=settings.conf,
+        nms_threshold=settings.nms,
+        pixel_offset=settings.pixel_offset,
+        kind=settings.nms_kind,
+        limit=settings.max_det,
+    )

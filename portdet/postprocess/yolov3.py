@@ -6,31 +6,17 @@ category. Where darknet differs it is an argument: `multi_label`, `clip="none"`,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from portdet.errors import PortdetError
+from portdet.postprocess.detections import Detections
 from portdet.postprocess.nms import Kind, nms
 from portdet.session import Array
 
 Clip = Literal["corner", "none"]
-
-
-@dataclass(frozen=True)
-class Detections:
-    """The boxes found in one image, best first: boxes (n, 4) float32 x1 y1 x2 y2 in pixels of the original image,
-    scores (n,) float32, labels (n,) int64 (0-based classes)."""
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.scores)
 
 
 def detections(
@@ -87,17 +73,3 @@ def _to_pixels(boxes: NDArray[np.float32], size: NDArray[np.float32], clip: Clip
     if clip == "corner":
         corner, wh = np.maximum(corner, 0), np.minimum(wh, size)
     return np.concatenate([corner, corner + wh], axis=1)
-
-
-def to_coco(found: Mapping[int, Detections], category_ids: list[int]) -> list[dict[str, Any]]:
-    """Detections by image id as COCO's result list: `bbox` is x, y, width, height; label i is `category_ids[i]`."""
-    return [
-        {
-            "image_id": int(image_id),
-            "category_id": category_ids[int(label)],
-            "bbox": [float(x1), float(y1), float(x2) - float(x1), float(y2) - float(y1)],
-            "score": float(score),
-        }
-        for image_id, one in found.items()
-        for (x1, y1, x2, y2), score, label in zip(one.boxes, one.scores, one.labels, strict=True)
-    ]

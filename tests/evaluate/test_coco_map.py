@@ -9,7 +9,8 @@ import pytest
 
 from portdet.errors import PortdetError
 from portdet.evaluate.coco_map import NAMES, ClassScore, evaluate, text
-from portdet.postprocess.yolov3 import detections, to_coco
+from portdet.postprocess.detections import to_coco
+from portdet.postprocess.yolov3 import detections
 from portdet.session import Array
 
 Rows = list[dict[str, Any]]

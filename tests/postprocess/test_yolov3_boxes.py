@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from portdet.errors import PortdetError
-from portdet.postprocess.yolov3 import detections, to_coco
+from portdet.postprocess.detections import to_coco
+from portdet.postprocess.yolov3 import detections
 from portdet.session import Array
 
 

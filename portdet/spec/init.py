@@ -1,0 +1,40 @@
+"""Initial weights from (seed, path, shape): the same bits for every backend, so that runs start equal."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portdet.errors import PortdetError
+from portdet.ir.graph import ModuleGraph, ParamInfo
+
+
+def initial_weights(graph: ModuleGraph, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Every weight and buffer by canonical name. A weight's values depend on seed and name, not on its neighbours."""
+    return {name: _initial(name, info, seed) for name, info in graph.weights().items()}
+
+
+def _initial(name: str, info: ParamInfo, seed: int) -> NDArray[np.float32]:
+    """`conv` and `conv_bias:FAN_IN` are uniform within 1 / sqrt(fan in): He's rule with a = sqrt(5), the default of
+    PyTorch and of mindspore-ai/models."""
+    kind, _, number = info.init.partition(":")
+    if kind in ("zeros", "ones"):
+        return np.full(info.shape, float(kind == "ones"), np.float32)
+    if kind not in ("conv", "conv_bias"):
+        raise PortdetError(
+            f"weight '{name}' starts as '{info.init}', which nobody knows", fix="see portdet/spec/init.py"
+        )
+    fan_in = int(number) if number else int(np.prod(info.shape[1:]))
+    word = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+    draws = np.random.Generator(np.random.Philox(key=np.array([seed, word], np.uint64))).random(info.shape)
+    return ((draws * 2 - 1) / np.sqrt(fan_in)).astype(np.float32)
+
+
+def merge(
+    initial: Mapping[str, NDArray[np.float32]], loaded: Mapping[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """Initial weights with the loaded ones in their places."""
+    return {name: loaded.get(name, array) for name, array in initial.items()}

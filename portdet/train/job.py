@@ -1,0 +1,163 @@
+"""The job of `portdet train`: data, model, weights, session, loop, and the pictures and tables of a run."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from portdet.backends import open_session
+from portdet.config import Config
+from portdet.data import open_datasets
+from portdet.data.loader import TrainLoader
+from portdet.data.records import Dataset
+from portdet.errors import PortdetError
+from portdet.evaluate.validate import Validator
+from portdet.files import write_text
+from portdet.models import Detector, load_model
+from portdet.report import draw, plots
+from portdet.report.draw import Boxes
+from portdet.report.progress import Progress
+from portdet.report.results import read as read_results
+from portdet.session import Arrays, Options, Recipe, Session
+from portdet.spec.init import initial_weights
+from portdet.train.folder import describe
+from portdet.train.groups import recipe
+from portdet.train.loop import Outcome, Trainer
+
+
+def model_of(config: Config, names: tuple[str, ...]) -> Detector:
+    """The configuration's detector, for the classes of the data; they must agree where both are given."""
+    section = dict(config.model)
+    given = section.setdefault("classes", len(names))
+    if given != len(names):
+        raise PortdetError(
+            f"model.classes = {given}, but the data has {len(names)} classes: {', '.join(names)}",
+            fix="leave model.classes out, or set it to the number of classes",
+        )
+    config.model = section
+    data = config.data
+    return load_model(section, imgsz=data.imgsz, batch=min(data.batch, 2), max_boxes=data.max_boxes)
+
+
+def recipe_of(config: Config, detector: Detector) -> Recipe:
+    """What the backend's step needs to know."""
+    shapes = {name: info.shape for name, info in detector.graph.weights().items()}
+    return recipe(config, shapes)
+
+
+def session_of(config: Config, detector: Detector, folder: Path) -> Session:
+    """A session of the configuration's backend, device and mode; the generated source goes into `folder`."""
+    t = config.train
+    options = Options(t.device, t.mode, t.threads)
+    return open_session(detector, t.backend, recipe_of(config, detector), options, folder)
+
+
+@dataclass
+class TrainJob:
+    """One training run in `folder`.
+
+    `weights`: arrays to start from by canonical name; names that are missing start from (seed, name). `resume`:
+    continue from the folder's last state.
+    """
+
+    config: Config
+    folder: Path
+    weights: Arrays | None = None
+    resume: bool = False
+    quiet: bool = False
+
+    def run(self) -> Outcome:
+        """Train to the end and write the run's tables and pictures."""
+        config = self.config
+        with ExitStack() as stack:
+            train_set, val_set = open_datasets(config.data, config.train.seed)
+            detector = model_of(config, train_set.names)
+            fields = detector.fields
+            loader = TrainLoader(train_set, config, mean=fields.mean, std=fields.std, seed=config.train.seed)
+            stack.callback(loader.close)
+            validator = Validator(config, detector, val_set)
+            stack.callback(validator.close)
+            session = session_of(config, detector, self.folder)
+            stack.callback(session.close)
+            describe(self.folder, config)
+            write_text(self.folder / "session.json", json.dumps(session.facts(), indent=1) + "\n")
+            if not self.resume:
+                session.load_weights({**initial_weights(detector.graph, config.train.seed), **(self.weights or {})})
+            epochs, steps = config.train.epochs, loader.steps_per_epoch
+            progress = Progress(epochs, steps, batch=config.data.batch, log_every=config.train.log_every,
+                                rank=int(self.quiet))  # fmt: skip
+            stack.enter_context(progress)
+            for dataset, report in (("train", train_set.report), ("val", val_set.report), ("train", loader.report)):
+                for line in report.lines():
+                    progress.note(f"{dataset}: {line}")
+            facts = ", ".join(f"{key} {value}" for key, value in session.facts().items())
+            progress.note(f"{len(train_set)} training images, {len(val_set)} for validation; {facts}")
+            plots.labels(self.folder / "labels.png", train_set.coco_ground_truth())
+            self._picture_of_batch(loader, detector, train_set)
+            trainer = Trainer(config, session, loader, self.folder, validate=validator, observer=progress)
+            if self.resume:
+                trainer.resume()
+            try:
+                outcome = trainer.run()
+            finally:
+                if (self.folder / "results.csv").exists():
+                    plots.results(self.folder / "results.png", read_results(self.folder / "results.csv"))
+            self._report(validator, val_set)
+            return outcome
+
+    def _picture_of_batch(self, loader: TrainLoader, detector: Detector, dataset: Dataset) -> None:
+        """What the network is fed, with its boxes: train_batch.jpg."""
+        batch = next(loader.epoch(0))
+        boxes = [Boxes(b[v], labels[v]) for b, labels, v in zip(batch.boxes, batch.labels, batch.valid, strict=True)][
+            :16
+        ]
+        fields = detector.fields
+        captions = [f"image {number}" for number in batch.image_ids[:16]]
+        picture = draw.train_batch(
+            batch.images[:16], boxes, dataset.names, captions, mean=fields.mean, std=fields.std
+        )
+        draw.save(self.folder / "train_batch.jpg", picture)
+
+    def _report(self, validator: Validator, dataset: Dataset) -> None:
+        """Tables and pictures of the last validation."""
+        if validator.scores is None:
+            return
+        write_validation(self.folder, validator, dataset, self.config)
+
+
+def write_validation(folder: Path, validator: Validator, dataset: Dataset, config: Config) -> None:
+    """metrics.json, PR.png, confusion.png, val_batch.jpg, and detections.json where eval.save_json asks for it."""
+    from portdet.evaluate.confusion import confusion
+
+    assert validator.scores is not None
+    scores = validator.scores
+    classes = [{"name": c.name, "boxes": c.boxes, "AP": c.ap, "AP50": c.ap50} for c in scores.classes]
+    write_text(folder / "metrics.json", json.dumps({**scores.numbers, "classes": classes}, indent=1) + "\n")
+    plots.precision_recall(folder / "PR.png", scores)
+    results = validator.results()
+    plots.confusion(folder / "confusion.png", confusion(validator.truth, results), dataset.names)
+    if config.eval.save_json:
+        write_text(folder / "detections.json", json.dumps(results))
+    draw.save(folder / "val_batch.jpg", sample_pictures(validator, dataset))
+
+
+def sample_pictures(validator: Validator, dataset: Dataset, count: int = 8) -> Any:
+    """The first images with the truth beside what was found."""
+    records = dataset.records[:count]
+    pictures = [dataset.read(record) for record in records]
+    truth = [Boxes(record.boxes, record.labels) for record in records]
+    found = [_boxes(validator, record.image_id) for record in records]
+    captions = [record.name for record in records]
+    return draw.side_by_side(pictures, truth, {"found": found}, dataset.names, captions)
+
+
+def _boxes(validator: Validator, image_id: int) -> Boxes:
+    one = validator.found.get(image_id)
+    if one is None:
+        return Boxes(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))
+    return Boxes(one.boxes, one.labels, one.scores).above(0.25)
