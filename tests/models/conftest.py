@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def oracles() -> Path:
     """The folder of oracle bundles, or a skip with the reason."""
     shared = Path(os.environ.get("PORTDET_SHARED") or Path(__file__).parents[2].parent / "shared")
@@ -23,8 +22,8 @@ def oracles() -> Path:
     return folder
 
 
-@pytest.fixture
-def mindspore_weights(oracles: Path) -> Callable[[], dict[str, np.ndarray[Any, Any]]]:
+@pytest.fixture(scope="session")
+def mindspore_weights(oracles: Path) -> dict[str, np.ndarray[Any, Any]]:
     """The weights of bundle msmodels_yolov3 under our names."""
     names = {
         ".0.weight": ".conv.weight", ".1.gamma": ".norm.weight", ".1.beta": ".norm.bias",
@@ -38,14 +37,11 @@ def mindspore_weights(oracles: Path) -> Callable[[], dict[str, np.ndarray[Any, A
                 return name.removesuffix(ending) + ours
         return name
 
-    def load() -> dict[str, np.ndarray[Any, Any]]:
-        spec = util.spec_from_file_location("orc", oracles / "orc.py")
-        assert spec is not None
-        assert spec.loader is not None
-        reader = util.module_from_spec(spec)
-        writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-        spec.loader.exec_module(reader)
-        sys.dont_write_bytecode = writes
-        return {canonical(k): v for k, v in reader.load_weights(str(oracles / "msmodels_yolov3")).items()}
-
-    return load
+    spec = util.spec_from_file_location("orc", oracles / "orc.py")
+    assert spec is not None
+    assert spec.loader is not None
+    reader = util.module_from_spec(spec)
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    spec.loader.exec_module(reader)
+    sys.dont_write_bytecode = writes
+    return {canonical(name): array for name, array in reader.load_weights(str(oracles / "msmodels_yolov3")).items()}
