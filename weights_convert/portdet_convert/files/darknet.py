@@ -77,6 +77,7 @@ def header(source: Source) -> tuple[Header, int]:
     return Header(*struct.unpack(layout, source.bytes(0, size, "the darknet header"))), size
 
 
+@reader("darknet weight file")
 def count(path: str | Path) -> int:
     """Number of float32 values after the header; an error if they end inside a value."""
     source = Source(path)

@@ -258,7 +258,7 @@ def _bytes(source: Source, value: Any, name: str) -> memoryview:
     raise source.error(f"tensor '{name}' holds no bytes")
 
 
-_MOST = 1_000_000  # leaves of a nested table; a pickle can refer to one table many times, and so on inside
+_MOST = 100_000  # leaves of a nested table; a pickle can refer to one table many times, and so on inside
 
 
 def leaves(source: Source, value: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:

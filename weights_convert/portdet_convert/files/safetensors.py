@@ -77,6 +77,7 @@ def _tensor(source: Source, offset: int, size: int, entry: dict[str, Any], name:
     return array
 
 
+@reader("safetensors file")
 def metadata(path: str | Path) -> dict[str, str]:
     """The text entries that a writer left beside the tensors."""
     found = _header(Source(path))[0].get("__metadata__", {})

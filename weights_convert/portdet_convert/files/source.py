@@ -7,12 +7,14 @@ import mmap
 import os
 import stat
 import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,8 @@ from portdet.errors import PortdetError
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # numpy has no bfloat16. A one-field record keeps the bits, tells it from uint16, and survives .npz.
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])
@@ -104,8 +108,8 @@ def raw(array: Array) -> memoryview:
 
 
 _DAMAGE = (
-    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, RecursionError,
-    RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile,
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError, RecursionError,
+    RuntimeError, SyntaxError, TypeError, ValueError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 
@@ -121,14 +125,14 @@ def _naming(path: str | Path, kind: str) -> Iterator[None]:
         ) from None
 
 
-def reader(kind: str) -> Callable[[Callable[..., Arrays]], Callable[..., Arrays]]:
-    """Decorates `read(path, ...)`: whatever damage makes Python stumble over becomes an error that names the file."""
+def reader(kind: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates `read(path, ...)`: whatever damage makes Python stumble becomes an error that names the file."""
 
-    def wrap(read: Callable[..., Arrays]) -> Callable[..., Arrays]:
+    def wrap(read: Callable[P, R]) -> Callable[P, R]:
         @wraps(read)
-        def checked(path: str | Path, *args: Any, **kwargs: Any) -> Arrays:
-            with _naming(path, kind):
-                return read(path, *args, **kwargs)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            with _naming(str(args[0]), kind):
+                return read(*args, **kwargs)
 
         return checked
 

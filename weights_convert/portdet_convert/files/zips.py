@@ -10,7 +10,7 @@ from portdet_convert.files.source import Source
 
 
 def members(source: Source) -> dict[str, zipfile.ZipInfo]:
-    """The archive's members by name. Raises `PortdetError` for duplicates and encrypted members."""
+    """The archive's members by name. Raises `PortdetError` for duplicates, encrypted members, bytes after the end."""
     found: dict[str, zipfile.ZipInfo] = {}
     with zipfile.ZipFile(source.path) as archive:
         for info in archive.infolist():
@@ -19,6 +19,9 @@ def members(source: Source) -> dict[str, zipfile.ZipInfo]:
             if info.flag_bits & 1:
                 raise source.error(f"member '{info.filename}' is encrypted", info.header_offset)
             found[info.filename] = info
+        end = source.size - 22 - len(archive.comment)
+        if bytes(source.data[end : end + 4]) != b"PK\x05\x06":
+            raise source.error("bytes follow the zip archive", fix="the file is damaged: copy it again")
     return found
 
 

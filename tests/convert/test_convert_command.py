@@ -1,0 +1,98 @@
+"""`portdet convert` and `portdet weights`, called as the command line calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from portdet_convert import open_weights
+from portdet_convert.command import convert, weights
+from portdet_convert.files import safetensors
+from portdet_convert.files.source import Arrays
+
+from portdet.errors import PortdetError
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return CliRunner()
+
+
+def test_convert(run: CliRunner, small: Arrays) -> None:
+    safetensors.write("w.safetensors", small)
+    done = run.invoke(convert, ["w.safetensors", "-o", "w.ckpt", "--report", "r.json"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert f"w.safetensors (safetensors, torch names) -> w.ckpt (ckpt): {len(small)} tensors" in done.output
+    rows = json.loads(Path("r.json").read_text())["rows"]
+    assert rows[0] == {
+        "source": "backbone.conv0.norm.bias", "target": "backbone.conv0.norm.beta", "shape": [2], "dtype": "float32",
+        "transform": "same", "checksum": rows[0]["checksum"],
+    }  # fmt: skip
+    assert {row["target"] for row in rows} == set(open_weights("w.ckpt").arrays)
+
+
+def test_convert_names_its_output_by_the_format(run: CliRunner, small_backbone: Arrays) -> None:
+    safetensors.write("w.safetensors", small_backbone)
+    for to, name in (("darknet", "w.weights"), ("pth", "w.pth"), ("npz", "w.npz")):
+        assert run.invoke(convert, ["w.safetensors", "--to", to], catch_exceptions=False).exit_code == 0
+        assert Path(name).is_file()
+
+
+@pytest.mark.parametrize(
+    ("args", "what"),
+    [
+        (["absent", "-o", "x.pth"], "absent: cannot be read: No such file"),
+        (["w.safetensors"], "no output"),
+        (["w.safetensors", "-o", "x.onnx"], "cannot tell the format of 'x.onnx'"),
+        (["w.safetensors", "-o", "x.pth", "--model", "nothing"], "no configuration 'nothing'"),
+    ],
+)
+def test_convert_errors(run: CliRunner, small: Arrays, args: list[str], what: str) -> None:
+    safetensors.write("w.safetensors", small)
+    done = run.invoke(convert, args)
+    assert isinstance(done.exception, PortdetError)
+    assert what in str(done.exception)
+    assert not list(Path().glob("x.*"))
+
+
+def test_a_darknet_file_takes_its_channels_from_the_configuration(run: CliRunner, oracles: Path) -> None:
+    pytest.importorskip("portdet.models.yolov3")
+    Path("thin.yaml").write_text("model:\n  name: yolov3\n  width: 0.125\n")
+    source = str(oracles / "darknet_yolov3_thin8/yolov3_thin8.weights")
+    done = run.invoke(convert, [source, "-o", "w.pth", "--model", "thin.yaml"], catch_exceptions=False)
+    assert "366 tensors, 1,031,113 values" in done.output
+    with pytest.raises(PortdetError, match="name the configuration of the model"):
+        run.invoke(convert, [source, "-o", "x.pth"], catch_exceptions=False)
+
+
+def test_weights_show(run: CliRunner, small: Arrays) -> None:
+    small["conv1.conv.weight"][0, 0, 0, 0] = np.nan
+    safetensors.write("w.safetensors", small, {"made": "here"})
+    done = run.invoke(weights, ["show", "w.safetensors"], catch_exceptions=False)
+    assert done.exit_code == 0
+    line = next(line for line in done.output.splitlines() if "conv1.conv.weight" in line and "backb" not in line)
+    assert "(4, 8, 1, 1)" in line
+    assert "│ 1   │" in line  # one NaN
+    assert f"w.safetensors: safetensors, {len(small)} tensors" in done.output
+    assert "made here" in done.output
+
+
+def test_weights_diff(run: CliRunner, small: Arrays) -> None:
+    safetensors.write("a.safetensors", small)
+    run.invoke(convert, ["a.safetensors", "-o", "b.pdparams"], catch_exceptions=False)
+    done = run.invoke(weights, ["diff", "a.safetensors", "b.pdparams"], catch_exceptions=False)
+    assert (done.exit_code, done.output) == (0, f"0 of {len(small)} tensors differ\n")
+    small["backblock0.conv2.conv.weight"][3, 1, 0, 0] += 0.5
+    small["conv2.norm.bias"] = np.nextafter(small["conv2.norm.bias"], np.float32(9))
+    safetensors.write("c.safetensors", small)
+    done = run.invoke(weights, ["diff", "b.pdparams", "c.safetensors"], catch_exceptions=False)
+    assert done.exit_code == 1
+    assert f"2 of {len(small)} tensors differ" in done.output
+    line = next(line for line in done.output.splitlines() if "backblock0.conv2.conv.weight" in line)
+    assert "0.5" in line
+    assert "(3, 1, 0, 0)" in line
