@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import textwrap
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -12,12 +13,12 @@ from typing import Any
 
 from portdet import __version__
 from portdet.errors import PortdetError, nearest
+from portdet.files import write_text
 from portdet.lower import emit
 from portdet.lower.names import native_names
 from portdet.lower.target import Target
 from portdet.models import Detector
 from portdet.session import Backend, Options, Recipe, Session
-from portdet.files import write_text
 
 OWN = {"torch": "portdet_torch", "mindspore": "portdet_mindspore", "paddle": "portdet_paddle"}
 
@@ -51,9 +52,9 @@ def write_source(detector: Detector, target: Target, path: Path, *, title: str =
 
 
 def describe_fields(fields: Any) -> str:
-    """The model's fields as a comment-like note, one line each group of words."""
-    values = fields.model_dump(mode="json")
-    return "Fields: " + ", ".join(f"{key}={value}" for key, value in values.items() if key not in ("anchors",)) + "."
+    """The model's name and the fields that differ from the defaults, wrapped as a note of the source."""
+    values = {"name": fields.name, **fields.model_dump(mode="json", exclude_defaults=True)}
+    return textwrap.fill("Fields: " + ", ".join(f"{key}={value}" for key, value in values.items()) + ".", 118)
 
 
 def open_session(
