@@ -67,9 +67,13 @@ def portdet() -> None:
 def run(args: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors are printed, without a traceback if meant for a person."""
     try:
-        code = portdet.main(args, prog_name="portdet", standalone_mode=False)
+        # not portdet.main(): that turns a closed pipe into exit code 1
+        with portdet.make_context("portdet", list(sys.argv[1:] if args is None else args)) as context:
+            portdet.invoke(context)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
