@@ -22,7 +22,7 @@ LAYERS = (
     {"models"},
     {"evaluate", "backends"},
     {"report"},
-    {"train"},
+    {"train", "predict"},
     {"align"},
     {"cli"},
     {"__main__"},
@@ -39,6 +39,7 @@ LIBRARIES = {
     "hotcoco",
 }  # fmt: skip
 OWN = {
+    "portdet.cli": {"portdet_convert"},  # the command line brings files of any format to the rest
     "portdet_torch": {"torch", "torch_npu"},
     "portdet_mindspore": {"mindspore"},
     "portdet_paddle": {"paddle"},
@@ -67,10 +68,10 @@ def breaches(package: str, source: str) -> list[str]:
         if root in sys.stdlib_module_names or root == "__future__" or root == top != "portdet":
             continue
         if root != "portdet":
-            allowed = LIBRARIES | OWN.get(top, set())
+            allowed = LIBRARIES | OWN.get(top, set()) | OWN.get(package, set())
             if root not in allowed:
                 found.append(f"{package} imports {name}")
-        elif top == "portdet" and rest and RANK[rest[0]] > RANK[part]:
+        elif top == "portdet" and rest and RANK.get(rest[0], 0) > RANK.get(part, len(LAYERS)):
             found.append(f"{package} imports {name}")
     return found
 

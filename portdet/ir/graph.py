@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 DType = Literal["float", "float32", "int32", "bool"]
 """'float' is the working precision (float64 in the reference, float32 on devices); 'float32' is exactly that."""
@@ -17,7 +17,7 @@ DType = Literal["float", "float32", "int32", "bool"]
 class Tensor:
     """Arithmetic that `Value` (in a trace) and `Param` share. The operators are the ops of `portdet.ops`."""
 
-    ops: dict[str, Callable[..., Any]] = {}  # filled by portdet.ops.table
+    ops: ClassVar[dict[str, Callable[..., Any]]] = {}  # filled by portdet.ops.table
 
     def __add__(self, other: Any) -> Any:
         return self.ops["add"](self, other)

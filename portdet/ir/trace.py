@@ -8,7 +8,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def _targets(file: str) -> dict[int, tuple[str, ...]]:
 class Tracer:
     """Records one method. The innermost open tracer receives the ops."""
 
-    stack: list[Tracer] = []
+    stack: ClassVar[list[Tracer]] = []
 
     def __init__(self, module: Module | None) -> None:
         self.module = module

@@ -32,7 +32,7 @@ def conv2d(x: Any, weight: Any, bias: Any, *, stride: int, pads: Pads, groups: i
     padded = np.pad(x, ((0, 0), (0, 0), pads[:2], pads[2:]))
     outs = []
     for part, kernel in zip(np.split(padded, groups, 1), np.split(weight, groups, 0), strict=True):
-        windows = np.lib.stride_tricks.sliding_window_view(part, kernel.shape[2:], axis=(2, 3))
+        windows = np.lib.stride_tricks.sliding_window_view(part, kernel.shape[2:], (2, 3))  # type: ignore[call-overload]
         windows = windows[:, :, ::stride, ::stride]
         n, c, h, w, kh, kw = windows.shape
         columns = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * h * w, c * kh * kw)

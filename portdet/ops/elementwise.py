@@ -147,5 +147,5 @@ NUMPY = {"float": np.float64, "float32": np.float32, "int32": np.int32, "bool": 
     smooth=False,
 )
 def cast(x: Any, *, dtype: DType) -> Any:
-    """Change of type; float to int truncates. 'float32' holds in the reference too: index arithmetic is specified so."""
+    """Change of type; float to int truncates. 'float32' holds in the reference too: index arithmetic needs it."""
     return np.asarray(x).astype(NUMPY[dtype])
