@@ -52,9 +52,10 @@ def write_source(detector: Detector, target: Target, path: Path, *, title: str =
 
 
 def describe_fields(fields: Any) -> str:
-    """The model's name and the fields that differ from the defaults, wrapped as a note of the source."""
-    values = {"name": fields.name, **fields.model_dump(mode="json", exclude_defaults=True)}
-    return textwrap.fill("Fields: " + ", ".join(f"{key}={value}" for key, value in values.items()) + ".", 118)
+    """The model's fields that differ from the defaults, wrapped as a note of the source; empty if none does."""
+    values = fields.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+    listed = ", ".join(f"{key}={value}" for key, value in values.items())
+    return textwrap.fill(f"Fields: {listed}.", 118) if listed else ""
 
 
 def open_session(

@@ -19,14 +19,14 @@ def command(config: str, output: Path | None, overrides: tuple[str, ...]) -> Non
     portdet emit yolov3_coco --backend mindspore -o model.py
     """
     from portdet.backends import load_backend, source_text
+    from portdet.cli.model import detector_of
     from portdet.config import load
     from portdet.files import write_text
-    from portdet.models.registry import load_model
 
     values = load(config, overrides)
-    data = values.data
-    detector = load_model(values.model, imgsz=data.imgsz, batch=data.batch, max_boxes=data.max_boxes)
-    text = source_text(detector, load_backend(values.train.backend).target)
+    target = load_backend(values.train.backend).target
+    detector = detector_of(values)
+    text = source_text(detector, target)
     if output is None:
         click.echo(text, nl=False)
         return

@@ -24,13 +24,12 @@ def model(config: str, depth: int, images: int, overrides: tuple[str, ...]) -> N
     """
     from rich.console import Console
 
+    from portdet.cli.model import detector_of
     from portdet.config import load
     from portdet.ir.summary import print_summary, summary
-    from portdet.models.registry import load_model
 
     values = load(config, overrides)
-    detector = load_model(values.model, imgsz=values.data.imgsz, batch=images, max_boxes=values.data.max_boxes)
-    rows = summary(detector.graph)
+    rows = summary(detector_of(values, batch=images).graph)
     print_summary(rows, depth=depth, console=Console(soft_wrap=True))
     total = rows[0]
     size, weights = values.data.imgsz, total.parameters * 4 / 1e6
@@ -53,14 +52,11 @@ def show_config(config: str, overrides: tuple[str, ...]) -> None:
 @click.argument("config")
 def graph(config: str, overrides: tuple[str, ...]) -> None:
     """The typed graph that sources are generated from, as text."""
+    from portdet.cli.model import detector_of
     from portdet.config import load
     from portdet.ir.text import print_graph
-    from portdet.models.registry import load_model
 
-    values = load(config, overrides)
-    data = values.data
-    detector = load_model(values.model, imgsz=data.imgsz, batch=data.batch, max_boxes=data.max_boxes)
-    click.echo(print_graph(detector.graph), nl=False)
+    click.echo(print_graph(detector_of(load(config, overrides)).graph), nl=False)
 
 
 @command.command()

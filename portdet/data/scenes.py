@@ -1,4 +1,4 @@
-"""Drawn scenes: discs, squares and triangles among clutter, with exact boxes and masks of what is visible.
+"""Drawn scenes: rings, squares and triangles among clutter, with exact boxes and masks of what is visible.
 
 Made to be learnt slowly: colour says nothing about the class, shapes are turned, squeezed, and partly hidden by others,
 the background has blotches, lines and pebbles of the same colours, and all is under noise.
@@ -17,13 +17,15 @@ from portdet.config import DataConfig
 from portdet.data.random import generator
 from portdet.data.records import Dataset, Image, Record
 
-SCENE_NAMES = ("disc", "square", "triangle")
+SCENE_NAMES = ("ring", "square", "triangle")
 Mask = NDArray[np.bool_]
 Rng = np.random.Generator
 
 OBJECTS = (1, 5)  # least, and most + 1
-SIZES = (0.16, 0.5)  # longer axis of an object, as a share of the side of the image
-VISIBLE = 0.5  # least share of a shape that others and the border leave uncovered
+SIZES = (0.2, 0.5)  # longer axis of an object, as a share of the side of the image
+TILT = 0.35  # most that an object is turned, in radians
+HOLE = 0.45  # radius of the hole of a ring
+VISIBLE = 0.7  # least share of a shape that others and the border leave uncovered
 CONTRAST = 70  # least distance from the background's mean in one of the colour channels
 CACHE_BYTES = 256 << 20  # drawn images are kept while a split stays below this
 
@@ -160,19 +162,19 @@ def _shape(label: int, size: int, rng: Rng) -> tuple[Mask, float]:
     """A turned and squeezed shape (S, S), partly outside perhaps, and the area of the whole of it."""
     low, high = SIZES
     half = 0.5 * size * low * (high / low) ** rng.random()  # small ones as often as large ones
-    half_y = half * rng.uniform(0.75, 1.0)
+    half_y = half * rng.uniform(0.8, 1.0)
     x, y = rng.uniform(0.5 * half, size - 0.5 * half, 2)
-    corners = {0: 24, 1: 4, 2: 3}[label]
-    angles = 2 * np.pi * (np.arange(corners) + 0.5) / corners
-    turn = rng.uniform(0, 2 * np.pi)
-    points = np.stack([half * np.cos(angles), half_y * np.sin(angles)], 1)
-    if corners == 4:  # the corners of the unit square are at distance 1.41 / 2 of its side
-        points *= 1.2
-    points = points @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    corners_16 = np.rint(16 * (points + np.array([x, y]))).astype(np.int32)  # in sixteenths of a pixel
+    corners = (24, 4, 3)[label]
+    angles = 2 * np.pi * (np.arange(corners) / corners + (0.125 if corners == 4 else -0.25))  # a triangle points up
+    unit = np.stack([np.cos(angles), np.sin(angles)], 1) * (1.2 if corners == 4 else 1.0)  # square: 2.9 against pi
+    turn = rng.uniform(-TILT, TILT)
+    rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    outline = (unit * (half, half_y)) @ rotation
+    contours = [outline, outline * HOLE] if label == 0 else [outline]  # even-odd filling: the second is a hole
     mask = np.zeros((size, size), np.uint8)
-    cv2.fillPoly(mask, [corners_16], 1, shift=4)
-    return mask.astype(bool), float(cv2.contourArea(points.astype(np.float32)))
+    cv2.fillPoly(mask, [np.rint(16 * (c + np.array([x, y]))).astype(np.int32) for c in contours], 1, shift=4)
+    areas = [cv2.contourArea(c.astype(np.float32)) for c in contours]
+    return mask.astype(bool), areas[0] - sum(areas[1:])
 
 
 def _fill(image: Image, shape: Mask, rng: Rng) -> None:
@@ -190,5 +192,5 @@ def _fill(image: Image, shape: Mask, rng: Rng) -> None:
 
 
 def _noise(image: Image, rng: Rng) -> Image:
-    grain = rng.integers(0, 49, image.shape, np.uint8)
-    return np.asarray(cv2.subtract(cv2.add(image, grain), np.full_like(image, 24)), np.uint8)
+    grain = rng.integers(0, 33, image.shape, np.uint8)
+    return np.asarray(cv2.subtract(cv2.add(image, grain), np.full_like(image, 16)), np.uint8)

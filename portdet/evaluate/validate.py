@@ -40,7 +40,7 @@ class Validator:
         """Score the session as it is. progress(batch, batches) is called after each batch."""
         found: dict[int, Detections] = {}
         for number, batch in enumerate(self._loader, start=1):
-            boxes = self.detector.detections(session.predict(batch.images), batch.sizes, self.config.eval)
+            boxes = self.detector.detections(session.predict(batch.images), batch.sizes, self.config)
             for image_id, one in list(zip(batch.image_ids.tolist(), boxes, strict=True))[: batch.count]:
                 found[image_id] = one
             if progress:

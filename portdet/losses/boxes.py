@@ -10,7 +10,7 @@ from portdet.spec import function
 
 @function
 def pairwise_iou(a: Any, b: Any) -> Any:
-    """Overlap of boxes in centre form: (B, N, 4), (B, T, 4) -> (B, N, T). No epsilon: one of each pair needs an area."""
+    """Overlap of boxes in centre form: (B, N, 4), (B, T, 4) -> (B, N, T). No epsilon: one of a pair needs an area."""
     low_a, high_a = a[..., 0:2] - a[..., 2:4] / 2.0, a[..., 0:2] + a[..., 2:4] / 2.0
     low_b, high_b = b[..., 0:2] - b[..., 2:4] / 2.0, b[..., 0:2] + b[..., 2:4] / 2.0
     low = ops.maximum(low_a[:, :, None, :], low_b[:, None, :, :])

@@ -27,7 +27,7 @@ class Body:
         self.names: dict[Value, str] = {}
         self.inline: dict[Value, Node] = {}
         self.taken = taken | target.reserved | {"self"}
-        self.lines = self._write()
+        self.lines: list[str] = self._write()
 
     @property
     def inputs(self) -> list[str]:
@@ -44,9 +44,8 @@ class Body:
         for node in nodes:
             producers.update(dict.fromkeys(node.outs, node))
             out = node.outs[0]
-            if len(node.outs) == 1 and uses[out] == 1 and out not in asked:
-                if self._length(node) <= INLINE:
-                    self.inline[out] = node
+            if len(node.outs) == 1 and uses[out] == 1 and out not in asked and self._length(node) <= INLINE:
+                self.inline[out] = node
         if len(leaves(self.function.output)) > 1:
             for value in leaves(self.function.output):
                 if value in self.inline and self._length(self.inline[value]) > 24:
@@ -71,7 +70,7 @@ class Body:
             last.update(dict.fromkeys(self._reach(node), position))
         for value in leaves(self.function.output):
             last.update(dict.fromkeys(self._reach_value(value), len(written)))
-        lines = []
+        lines: list[str] = []
         result = self.function.output
         for position, node in enumerate(written):
             text, _ = self._node(node)
@@ -142,9 +141,11 @@ class Body:
         if node.op in INFIX and node.op not in self.target.ops:
             symbol, level = INFIX[node.op]
             left = level + (level == COMPARE)  # comparisons do not chain
-            return f"{bracket(*texts[0], left)} {symbol} {bracket(*texts[1], level + 1)}", level
+            (a, binds_a), (b, binds_b) = texts
+            return f"{bracket(a, binds_a, left)} {symbol} {bracket(b, binds_b, level + 1)}", level
         if node.op == "neg":
-            return f"-{bracket(*texts[0], UNARY)}", UNARY
+            text, binds = texts[0]
+            return f"-{bracket(text, binds, UNARY)}", UNARY
         attrs = Attrs(node.attrs, self.holes, lambda size: self._size(size)[0])
         args = Args(texts, attrs)
         if node.op == "getitem" and "getitem" not in self.target.ops:

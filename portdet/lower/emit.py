@@ -61,7 +61,14 @@ class _Emitter:
             group.name = group.name.lower() if group.name != group.base else group.base
             arguments = [*bodies[0].inputs, *group.ordered()]
             place = instances[members[0]].where
-            out.append("\n".join([f"def {group.name}({', '.join(arguments)}):  # {place}", *(w for line in lines for w in wrap(line, 4))]))
+            out.append(
+                "\n".join(
+                    [
+                        f"def {group.name}({', '.join(arguments)}):  # {place}",
+                        *(w for line in lines for w in wrap(line, 4)),
+                    ]
+                )
+            )
         return out
 
     # ------------------------------------------------------------------ classes

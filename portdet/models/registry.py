@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from portdet.config import EvalConfig
+from portdet.config import Config as RunConfig
 from portdet.errors import PortdetError, nearest
 from portdet.ir.graph import DType, ModuleGraph
 from portdet.ir.trace import graph
@@ -25,13 +25,15 @@ TRAIN_INPUTS = ("images", "boxes", "labels", "valid")
 class Detector:
     """A detector: its checked fields, its spec, its graph with the entries `loss` and `predict`, and the host's part.
 
-    detections(predictions, sizes, settings): one `Detections` per image from the output of `predict`.
+    detections(predictions, sizes, config): one `Detections` per image from the output of `predict`.
+    head: prefixes of the weights whose shape depends on the classes; transfer may leave them out.
     """
 
     fields: Any
     spec: Module
     graph: ModuleGraph
-    detections: Callable[[Array, Array, EvalConfig], list[Detections]]
+    detections: Callable[[Array, Array, RunConfig], list[Detections]]
+    head: tuple[str, ...]
 
 
 def model_names() -> list[str]:
@@ -63,7 +65,7 @@ def load_model(section: Mapping[str, Any], *, imgsz: int = 416, batch: int = 2, 
         "valid": ((batch, max_boxes), "bool"),
     }
     traced = graph(spec, {"loss": (True, targets), "predict": (False, {"images": images})})
-    return Detector(fields, spec, traced, module.detections)
+    return Detector(fields, spec, traced, module.detections, module.HEAD)
 
 
 def _check(config: type[BaseModel], section: Mapping[str, Any]) -> Any:

@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 
 from portdet import ops
 from portdet.assign.yolov3 import Anchors, box_targets
-from portdet.config import EvalConfig, Section
+from portdet.config import Config as RunConfig
+from portdet.config import Section
 from portdet.losses.yolov3 import level_loss, level_predictions
 from portdet.models.backbones.darknet import DarkNet
 from portdet.models.layers import Activation, ConvNorm, Padding
@@ -164,8 +165,15 @@ def build(config: Config) -> Module:
     return YOLOv3(config)
 
 
-def detections(predictions: Array, sizes: Array, settings: EvalConfig) -> list[Detections]:
+HEAD = ("backblock0.conv6", "backblock1.conv6", "backblock2.conv6")
+"""Weights whose shape depends on the number of classes."""
+
+
+def detections(predictions: Array, sizes: Array, config: RunConfig) -> list[Detections]:
     """Boxes in the pixels of the original images. predictions: what `YOLOv3.predict` returns; sizes (B, 2): (w, h)."""
+    if config.data.resize == "letterbox":
+        predictions = yolov3.without_border(predictions, sizes, config.data.imgsz)
+    settings = config.eval
     return yolov3.detections(
         predictions,
         sizes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class Detections:
         return len(self.scores)
 
 
-def to_coco(found: Mapping[int, Detections], category_ids: list[int]) -> list[dict[str, Any]]:
+def to_coco(found: Mapping[int, Detections], category_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Detections by image id as COCO's result list: `bbox` is x, y, width, height; label i is `category_ids[i]`."""
     return [
         {

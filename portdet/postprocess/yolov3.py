@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from portdet.data.transforms import letterbox_place
 from portdet.errors import PortdetError
 from portdet.postprocess.detections import Detections
 from portdet.postprocess.nms import Kind, nms
@@ -73,3 +74,13 @@ def _to_pixels(boxes: NDArray[np.float32], size: NDArray[np.float32], clip: Clip
     if clip == "corner":
         corner, wh = np.maximum(corner, 0), np.minimum(wh, size)
     return np.concatenate([corner, corner + wh], axis=1)
+
+
+def without_border(decoded: NDArray[np.float32], sizes: Array, size: int) -> NDArray[np.float32]:
+    """Boxes of letterboxed inputs (side `size`) as shares of the images themselves; see `detections`."""
+    out = decoded.copy()
+    for one, (width, height) in zip(out, sizes.tolist(), strict=True):
+        left, top, inner_width, inner_height = letterbox_place(width, height, size)
+        one[:, 0:2] = (one[:, 0:2] * size - (left, top)) / (inner_width, inner_height)
+        one[:, 2:4] *= (size / inner_width, size / inner_height)
+    return out

@@ -12,9 +12,9 @@ from html import escape
 from pathlib import Path
 
 from portdet.errors import PortdetError
+from portdet.files import write_text
 from portdet.report.align_run import AlignRun, Rows, epoch_table, loss_table, metric_table
 from portdet.report.align_tables import difference, loss_number, number, relative
-from portdet.report.files import write_text
 from portdet.report.progress import duration
 from portdet.report.svg import Curve, line_chart
 

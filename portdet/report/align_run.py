@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from portdet.errors import PortdetError
-from portdet.report.files import write_text
+from portdet.files import write_text
 
 # (epoch, step or name; one value per backend, None where undefined; largest difference)
 Rows = list[tuple[int | str, list[float | None], float | None]]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from portdet.files import replacing
 from portdet.report.colours import Rgb, colour, ink_on
-from portdet.report.files import replacing
 from portdet.session import Array
 
 Picture = NDArray[np.uint8]

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from portdet.evaluate.coco_map import NAMES, RECALLS, CocoScores, text
+from portdet.files import replacing
 from portdet.report.align_run import AlignRun
 from portdet.report.colours import colour, hexadecimal
-from portdet.report.files import replacing
 from portdet.session import Array
 
 _STYLE = {

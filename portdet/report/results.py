@@ -15,7 +15,7 @@ from pathlib import Path
 
 from portdet.errors import PortdetError, nearest
 from portdet.evaluate.coco_map import NAMES
-from portdet.report.files import write_text
+from portdet.files import write_text
 
 Row = dict[str, float]
 _INTEGERS = ("epoch", "step")

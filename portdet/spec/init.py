@@ -30,7 +30,7 @@ def _initial(name: str, info: ParamInfo, seed: int) -> NDArray[np.float32]:
     fan_in = int(number) if number else int(np.prod(info.shape[1:]))
     word = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
     draws = np.random.Generator(np.random.Philox(key=np.array([seed, word], np.uint64))).random(info.shape)
-    return ((draws * 2 - 1) / np.sqrt(fan_in)).astype(np.float32)
+    return np.asarray((draws * 2 - 1) / np.sqrt(fan_in), np.float32)
 
 
 def merge(

@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from portdet.session import Array, Batch
+from portdet.session import Array, Arrays, Batch
 
 _LANES = 1024
 
@@ -22,6 +22,15 @@ def batch_hash(batch: Batch) -> str:
     digest.update(_fold(batch.images))
     for part in (batch.boxes, batch.labels, batch.valid, batch.image_ids):
         digest.update(part.tobytes())
+    return digest.hexdigest()
+
+
+def weights_hash(weights: Arrays) -> str:
+    """SHA-256 over names, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(f"{name} {weights[name].shape}".encode())
+        digest.update(np.ascontiguousarray(weights[name]).tobytes())
     return digest.hexdigest()
 
 

@@ -25,6 +25,7 @@ from portdet.report.progress import Progress
 from portdet.report.results import read as read_results
 from portdet.session import Arrays, Options, Recipe, Session
 from portdet.spec.init import initial_weights
+from portdet.train.fingerprint import weights_hash
 from portdet.train.folder import describe
 from portdet.train.groups import recipe
 from portdet.train.loop import Outcome, Trainer
@@ -85,9 +86,10 @@ class TrainJob:
             session = session_of(config, detector, self.folder)
             stack.callback(session.close)
             describe(self.folder, config)
-            write_text(self.folder / "session.json", json.dumps(session.facts(), indent=1) + "\n")
             if not self.resume:
                 session.load_weights({**initial_weights(detector.graph, config.train.seed), **(self.weights or {})})
+                about = {**session.facts(), "initial_weights": weights_hash(session.weights())}
+                write_text(self.folder / "session.json", json.dumps(about, indent=1) + "\n")
             epochs, steps = config.train.epochs, loader.steps_per_epoch
             progress = Progress(epochs, steps, batch=config.data.batch, log_every=config.train.log_every,
                                 rank=int(self.quiet))  # fmt: skip
@@ -118,9 +120,7 @@ class TrainJob:
         ]
         fields = detector.fields
         captions = [f"image {number}" for number in batch.image_ids[:16]]
-        picture = draw.train_batch(
-            batch.images[:16], boxes, dataset.names, captions, mean=fields.mean, std=fields.std
-        )
+        picture = draw.train_batch(batch.images[:16], boxes, dataset.names, captions, mean=fields.mean, std=fields.std)
         draw.save(self.folder / "train_batch.jpg", picture)
 
     def _report(self, validator: Validator, dataset: Dataset) -> None:

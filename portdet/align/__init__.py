@@ -1,0 +1,1 @@
+"""Holding backends against each other: the same detector, trained side by side."""

@@ -1,0 +1,88 @@
+"""When backends count as aligned after one training run each, and the sentence that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from portdet.report.align_run import AlignRun, Check, spread
+
+FIRST_STEP = 1e-4
+"""Largest relative difference of the first step's losses. Healthy backends show 1e-7 to 1e-5 (float32 sums in another
+order); a wrong constant, padding or normalisation shows far above."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What is compared exactly between two runs: per step, and once."""
+
+    learning_rates: Sequence[str]
+    batches: Sequence[str]
+    weights: str  # SHA-256 of the initial weights as the backend holds them
+    first_losses: Mapping[str, float]
+
+
+def rule_text(margin: float) -> str:
+    """The rule in a sentence."""
+    return (
+        "passed if every backend starts from the same weights (bit for bit), sees the same batches and learning rates "
+        f"at every step, agrees on every loss of the first step within {FIRST_STEP:g} relative, and ends within "
+        f"{margin:g} of the others in AP50 (mean of the last three epochs). One run each shows that nothing is grossly "
+        "different; it does not bound small differences."
+    )
+
+
+def judge(run: AlignRun, traces: Sequence[Trace], margin: float) -> None:
+    """Fill `run.checks`, `passed` and `verdict`."""
+    names = [backend.name for backend in run.backends]
+    run.rule_text = rule_text(margin)
+    run.checks = [
+        _same("initial weights", [t.weights for t in traces], names, "SHA-256 of every tensor as the backend holds it"),
+        _same("learning rates", [t.learning_rates for t in traces], names, f"{len(traces[0].learning_rates)} steps"),
+        _same("batches", [t.batches for t in traces], names, f"hashes of {len(traces[0].batches)} batches"),
+        _first_step(traces),
+        _final(run, margin),
+    ]
+    failed = [check for check in run.checks if not check.passed]
+    run.passed = not failed
+    if failed:
+        run.verdict = f"Different: {failed[0].name}: {failed[0].detail}."
+    else:
+        finals = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, final_ap50(run), strict=True))
+        run.verdict = f"The same detector on {', '.join(names)}: final AP50 {finals}."
+
+
+def final_ap50(run: AlignRun) -> list[float]:
+    """Mean AP50 of the last three validated epochs of each backend."""
+    finals = []
+    for backend in run.backends:
+        values = [row["AP50"] for row in backend.epochs if row.get("AP50", -1) >= 0][-3:]
+        finals.append(sum(values) / len(values) if values else float("nan"))
+    return finals
+
+
+def _same(name: str, values: Sequence[object], names: Sequence[str], what: str) -> Check:
+    for other, value in zip(names[1:], values[1:], strict=True):
+        if value != values[0]:
+            place = ""
+            if isinstance(value, list) and isinstance(values[0], list):
+                first = next((i for i, (a, b) in enumerate(zip(values[0], value, strict=False)) if a != b), None)
+                place = f", first at step {first + 1}" if first is not None else ", one is longer"
+            return Check(name, False, f"{other} differs from {names[0]}{place}")
+    return Check(name, True, f"equal ({what})")
+
+
+def _first_step(traces: Sequence[Trace]) -> Check:
+    worst, where = 0.0, ""
+    for name, value in traces[0].first_losses.items():
+        apart = spread([t.first_losses.get(name) for t in traces]) or 0.0
+        relative = apart / max(abs(value), 1e-12)
+        if not relative <= worst:
+            worst, where = relative, name
+    return Check("losses of the first step", worst <= FIRST_STEP, f"largest relative difference {worst:.1e} ({where})")
+
+
+def _final(run: AlignRun, margin: float) -> Check:
+    finals = final_ap50(run)
+    apart = max(finals) - min(finals)
+    return Check("final AP50", apart <= margin, f"apart by {apart:.3f} at most; margin {margin:g}")

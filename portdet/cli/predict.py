@@ -1,0 +1,51 @@
+"""`portdet predict`: find objects in images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from portdet.cli.options import ConfigCommand
+
+
+@click.command(cls=ConfigCommand, keys=("backend", "device", "mode", "imgsz", "conf", "nms", "name", "project"))
+@click.argument("run")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="Weights of any format; a run folder's best if left out."
+)
+@click.option("--score", type=float, default=0.25, show_default=True, help="Smallest score that is drawn and listed.")
+def command(run: str, images: tuple[Path, ...], weights: Path | None, score: float, overrides: tuple[str, ...]) -> None:
+    """Detect objects in IMAGES (files or folders) with a RUN folder's weights; drawings and predictions.json.
+
+    \b
+    portdet predict runs/train/yolov3_scenes photo.jpg folder/
+    """
+    from portdet.cli.runs import open_run, read_weights
+    from portdet.data import open_dataset
+    from portdet.predict import image_files, predict_images
+    from portdet.train.folder import describe, run_folder
+    from portdet.train.job import model_of, session_of
+
+    config, path = open_run(run, weights, overrides)
+    files = image_files(images)
+    names = tuple(config.data.names) or open_dataset(config.data, "val").names
+    detector = model_of(config, names)
+    arrays = read_weights(path, detector, transfer=False)
+    folder = run_folder(config.train.project, "predict", config.train.name, exist_ok=config.train.exist_ok)
+    describe(folder, config)
+    session = session_of(config, detector, folder)
+    try:
+        session.load_weights(arrays)
+        with click.progressbar(length=len(files), label="predicting") as bar:
+            counts, skipped = predict_images(config, detector, session, files, names, folder, score, bar.update)
+    finally:
+        session.close()
+    for name, count in counts.items():
+        click.echo(f"{name}: {count}")
+    for line in skipped:
+        click.echo(f"skipped {line}", err=True)
+    click.echo(f"{len(files) - len(skipped)} images, {len(skipped)} skipped; see {folder}")
+    if skipped:
+        raise SystemExit(1)

@@ -1,0 +1,57 @@
+"""Configurations, run folders and weight files, as commands name them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from portdet.config import Config, load
+from portdet.errors import PortdetError
+from portdet.models import Detector
+from portdet.session import Arrays
+
+
+def open_run(target: str, weights: Path | None, overrides: Sequence[str]) -> tuple[Config, Path]:
+    """A run folder (its args.yaml and best weights) or a configuration with --weights -> both, checked."""
+    folder = Path(target)
+    if folder.is_dir():
+        if not (folder / "args.yaml").is_file():
+            raise PortdetError(
+                f"{folder} is no run folder: it has no args.yaml", fix="name a folder of `portdet train`"
+            )
+        weights = weights or folder / "weights" / "best.safetensors"
+        target = str(folder / "args.yaml")
+    if weights is None:
+        raise PortdetError("no weights given", fix="add --weights FILE, or name a run folder instead of CONFIG")
+    if not weights.is_file():
+        raise PortdetError(
+            f"no weights at {weights}", fix="check the path; `portdet weights show FILE` reads any format"
+        )
+    return load(target, tuple(overrides)), weights
+
+
+def read_weights(path: Path, detector: Detector, *, transfer: bool) -> Arrays:
+    """Weights of any format under the detector's canonical names; prints what was loaded and what was not.
+
+    transfer: a backbone alone may do, and head tensors of another class count are skipped, named and counted.
+    """
+    from portdet_convert.load import load_canonical
+
+    from portdet.train.checkpoint import is_state, load_weights
+
+    shapes = {name: info.shape for name, info in detector.graph.weights().items()}
+    if is_state(path):
+        arrays, _ = load_weights(path)
+        missing = [name for name in shapes if name not in arrays or arrays[name].shape != shapes[name]]
+        if missing:
+            raise PortdetError(f"{path}: '{missing[0]}' is missing or has another shape", fix="check the model section")
+        return arrays
+    arrays, report = load_canonical(path, shapes, allow_misshapen=detector.head if transfer else ())
+    if not transfer and report.missing:
+        raise PortdetError(f"{path} lacks {len(report.missing)} weights, first '{report.missing[0]}'")
+    click.echo(report.summary())
+    for name, (found, wanted) in report.misshapen.items():
+        click.echo(f"  skipped {name}: {found} in the file, {wanted} in the model; starts anew")
+    return arrays

@@ -1,0 +1,57 @@
+"""`portdet val`: score trained weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from portdet.cli.options import ConfigCommand
+
+
+@click.command(cls=ConfigCommand, keys=("backend", "device", "mode", "imgsz", "conf", "nms", "save_json", "evaluator"))
+@click.argument("run")
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="Weights of any format; a run folder's best if left out."
+)
+@click.option("--min-ap", type=float, help="Exit with code 1 if AP is below this.")
+def command(run: str, weights: Path | None, min_ap: float | None, overrides: tuple[str, ...]) -> None:
+    """Score a RUN folder, or a configuration with --weights, on its validation set.
+
+    \b
+    portdet val runs/train/yolov3_scenes
+    portdet val yolov3_coco --weights yolov3.weights --backend torch
+    """
+    from portdet.cli.runs import open_run, read_weights
+    from portdet.data import open_dataset
+    from portdet.errors import PortdetError
+    from portdet.evaluate.validate import Validator
+    from portdet.report.scores import score_table
+    from portdet.train.folder import describe, run_folder
+    from portdet.train.job import model_of, session_of, write_validation
+
+    config, path = open_run(run, weights, overrides)
+    dataset = open_dataset(config.data, "val")
+    for line in dataset.report.lines():
+        click.echo(f"val: {line}")
+    detector = model_of(config, dataset.names)
+    arrays = read_weights(path, detector, transfer=False)
+    folder = run_folder(config.train.project, "val", config.train.name, exist_ok=config.train.exist_ok)
+    describe(folder, config)
+    session = session_of(config, detector, folder)
+    validator = Validator(config, detector, dataset)
+    try:
+        session.load_weights(arrays)
+        with click.progressbar(length=len(dataset), label="validating") as bar:
+            scores = validator.run(session, lambda *_: bar.update(config.data.val_batch))
+        write_validation(folder, validator, dataset, config)
+    finally:
+        validator.close()
+        session.close()
+    from rich.console import Console
+
+    for table in score_table(scores):
+        Console().print(table)
+    click.echo(f"see {folder}")
+    if min_ap is not None and scores.numbers["AP"] < min_ap:
+        raise PortdetError(f"AP {scores.numbers['AP']:.3f} is below --min-ap {min_ap}")

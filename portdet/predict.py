@@ -1,0 +1,78 @@
+"""Detecting objects in image files: drawings and one JSON list."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from portdet.config import Config
+from portdet.data.files import read_image
+from portdet.data.transforms import fit, normalisation, normalise
+from portdet.errors import PortdetError
+from portdet.files import write_text
+from portdet.models import Detector
+from portdet.report import draw
+from portdet.report.draw import Boxes
+from portdet.session import Session
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """The image files that paths name; folders give the images in them, sorted. Raises where there is none."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise PortdetError(f"no file or folder '{path}'", fix="check the path")
+    if not files:
+        raise PortdetError("no images found", fix=f"known suffixes: {', '.join(sorted(SUFFIXES))}")
+    return files
+
+
+def predict_images(
+    config: Config,
+    detector: Detector,
+    session: Session,
+    files: Sequence[Path],
+    names: Sequence[str],
+    folder: Path,
+    score: float,
+    advance: Callable[[int], None],
+) -> tuple[dict[str, int], list[str]]:
+    """Detect in every file; returns boxes found per class, and the files that could not be read, with the reason.
+
+    Writes a drawing per image and predictions.json: file, and per box class, score, x1 y1 x2 y2 in its pixels.
+    """
+    fields, data = detector.fields, config.data
+    table = normalisation(fields.mean, fields.std)
+    pixels = np.zeros((1, 3, data.imgsz, data.imgsz), np.float32)
+    counts, skipped, listed = dict.fromkeys(names, 0), [], []
+    for file in files:
+        advance(1)
+        try:
+            image = read_image(file)
+        except PortdetError as error:
+            skipped.append(str(error))
+            continue
+        normalise(fit(image, data.imgsz, data.resize), table, pixels[0])
+        size = np.array([[image.shape[1], image.shape[0]]], np.int64)
+        one = detector.detections(session.predict(pixels), size, config)[0]
+        boxes = Boxes(one.boxes, one.labels, one.scores).above(score)
+        draw.save(folder / f"{file.stem}.jpg", draw.draw_boxes(image, boxes, names, side=640))
+        scores = np.zeros(0) if boxes.scores is None else boxes.scores
+        rows = [
+            {"class": names[label], "score": round(float(s), 5), "box": [round(float(v), 2) for v in box]}
+            for box, label, s in zip(boxes.boxes, boxes.labels, scores, strict=True)
+        ]
+        for row in rows:
+            counts[str(row["class"])] += 1
+        listed.append({"file": str(file), "width": image.shape[1], "height": image.shape[0], "boxes": rows[::-1]})
+    write_text(folder / "predictions.json", json.dumps(listed, indent=1) + "\n")
+    return counts, skipped
