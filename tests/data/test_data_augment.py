@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from portdet.config import AugmentConfig
@@ -38,13 +39,14 @@ from portdet.data.transforms import (
 )
 
 CONFIG = AugmentConfig()
+Picture = NDArray[np.uint8]
 
 
-def picture(height: int = 60, width: int = 80, seed: int = 0) -> np.ndarray:
+def picture(height: int = 60, width: int = 80, seed: int = 0) -> Picture:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def original_colours(image: np.ndarray, hue: float, saturation: float, value: float) -> np.ndarray:
+def original_colours(image: Picture, hue: float, saturation: float, value: float) -> Picture:
     """The arithmetic for each pixel, on the whole float image."""
     x = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL) / 255.0
     x[..., 0] += hue
@@ -54,7 +56,7 @@ def original_colours(image: np.ndarray, hue: float, saturation: float, value: fl
     x[..., 2] *= value
     x[x > 1] = 1
     x[x < 0] = 0
-    return cv2.cvtColor((x * 255.0).astype(np.uint8), cv2.COLOR_HSV2RGB_FULL)
+    return np.asarray(cv2.cvtColor((x * 255.0).astype(np.uint8), cv2.COLOR_HSV2RGB_FULL))
 
 
 @given(st.floats(-0.1, 0.1), st.floats(0.6, 1.5), st.floats(0.6, 1.5))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from portdet.config import DataConfig
@@ -64,16 +66,19 @@ def filled(record: Record, i: int) -> float:
 
 
 def test_shapes_are_what_their_names_say() -> None:
-    """A whole disc fills pi/4 of its box, a triangle half or less of it, a square (turned) half to all."""
+    """Share of its box that a whole shape fills: a ring pi/4 (1 - 0.45^2), an upright triangle 1/2, a square most.
+
+    A turn widens the box of a triangle and a square; the ring's stays as it is. Borders are drawn half a pixel outwards.
+    """
     data = read_scenes(DataConfig(train_count=300), "train")
     shares: dict[int, list[float]] = {0: [], 1: [], 2: []}
     for record in data.records:
         for i, label in enumerate(record.labels):
             if len(record.labels) == 1:
                 shares[int(label)].append(filled(record, i))
-    assert np.median(shares[0]) == pytest.approx(np.pi / 4, abs=0.03)
-    assert np.median(shares[2]) == pytest.approx(0.5, abs=0.08)
-    assert np.ptp(shares[1]) > 0.2
+    assert np.median(shares[0]) == pytest.approx(np.pi / 4 * (1 - 0.45**2), abs=0.04)
+    assert 0.38 < np.median(shares[2]) < 0.55
+    assert 0.7 < np.median(shares[1]) <= 1
     counts = np.bincount(np.concatenate([r.labels for r in data.records]))
     assert counts.min() > 0.8 * counts.mean()
 
@@ -81,7 +86,7 @@ def test_shapes_are_what_their_names_say() -> None:
 def test_colour_does_not_tell_the_class() -> None:
     """Nearest class mean over mean colours does hardly better than one in three on unseen scenes."""
 
-    def colours(split: str) -> tuple[np.ndarray, np.ndarray]:
+    def colours(split: str) -> tuple[NDArray[Any], NDArray[Any]]:
         data = read_scenes(DataConfig(train_count=200, val_count=200, scene_size=64), split)
         pairs = [
             (data.read(r)[mask].mean(0), label)
@@ -102,4 +107,4 @@ def test_drawing_is_quick() -> None:
     start = time.process_time()
     for index in range(40):
         draw_scene(0, index, "train")
-    assert (time.process_time() - start) / 40 < 0.006  # 1.7 ms measured
+    assert (time.process_time() - start) / 40 < 0.006  # 1.7 ms on an idle core

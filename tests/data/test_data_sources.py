@@ -87,6 +87,15 @@ def test_converted_voc_is_the_same_data(split: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(direct.read(direct.records[3]), converted.read(converted.records[3]))
 
 
+def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
+    voc(tmp_path / "voc", thing("dog", 1, 1, 9, 9))
+    out = tmp_path / "out"
+    (out / "train.json").mkdir(parents=True)  # cannot be replaced by a file
+    with pytest.raises(PortdetError, match="cannot write: Is a directory"):
+        convert_voc(tmp_path / "voc", "ImageSets/Main/train.txt", out / "train.json")
+    assert [p.name for p in out.iterdir()] == ["train.json"]
+
+
 @needs_data
 @pytest.mark.parametrize(("root", "split"), [(NUCLEI, "train"), (NUCLEI, "val"), (NUTS, "train"), (NUTS, "val")])
 def test_coco_ground_truth_is_the_file(root: Path, split: str) -> None:
@@ -137,7 +146,11 @@ def test_category_ids_become_labels_in_sorted_order(tmp_path: Path) -> None:
 def test_bad_boxes_are_clipped_and_counted(tmp_path: Path) -> None:
     boxes: list[list[float]] = [[-5, 3, 10, 10], [30, 20, 30.0, 5], [3, 3, 0, 9], [50, 3, 9, 9], [35, 3, 5.01, 9]]
     data = read_coco(coco(tmp_path, boxes), tmp_path, train=True)
-    assert data.records[0].boxes.tolist() == [[0, 3, 5, 13], [30, 20, 40, 25], np.float32([35, 3, 40.01, 12]).tolist()]
+    assert data.records[0].boxes.tolist() == [
+        [0, 3, 5, 13],
+        [30, 20, 40, 25],
+        np.array([35, 3, 40.01, 12], np.float32).tolist(),
+    ]
     assert data.records[0].annotation_ids.tolist() == [1, 2, 5]
     counts = data.report.counts
     assert (counts[Finding.CLIPPED], counts[Finding.NO_AREA], counts[Finding.OUTSIDE]) == (2, 1, 1)
