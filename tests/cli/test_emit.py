@@ -11,7 +11,7 @@ import pytest
 from portdet.backends import backend_names
 from portdet.cli.__main__ import run
 
-FULL = "model: {name: yolov3}\n"
+FULL = "model: {name: yolov3, classes: 80}\n"
 TINY = "model: {name: yolov3, width: 0.0625, depths: [1, 1, 1, 1, 1], classes: 3}\ndata: {imgsz: 64}\n"
 BACKENDS = [name for name in backend_names() if name in ("torch", "mindspore", "paddle")]
 
