@@ -128,7 +128,7 @@ def test_mindspore_targets(oracles: Path, mindspore_inputs: dict[str, Array]) ->
 def test_another_padding_is_told_apart(
     oracles: Path, mindspore_inputs: dict[str, Array], mindspore_weights: Weights
 ) -> None:
-    """facts/peers.md 4: darknet's form with these weights gives other features."""
+    """darknet's padding with these weights gives other features."""
     other = load_model({"name": "yolov3", "padding": "symmetric"}, imgsz=128)
     seen: dict[str, Any] = {}
     images = {"images": mindspore_inputs["images"][:1]}

@@ -127,7 +127,7 @@ def test_targets_equal_the_loop(width: int, height: int, rounded: bool, smooth: 
 
 
 def test_golden_positives() -> None:
-    """facts/yolo.md G1: where the three boxes of the golden fixture land."""
+    """Where the three boxes of the golden fixture land in mindspore-ai/models."""
     boxes = np.array([[[10, 20, 41, 63], [50, 5, 90, 40], [3, 3, 9, 8]]], np.float32)
     labels = np.array([[1, 2, 0]], np.int32)
     got = spec_targets(boxes, labels, np.ones((1, 3), bool), 96, 96, 3, 0.0, True)
