@@ -123,3 +123,14 @@ def test_two_tensors_that_claim_one_name(tmp_path: Path, small: Arrays) -> None:
     safetensors.write(tmp_path / "b", small)
     with pytest.raises(PortdetError, match=r"are both 'conv1\.conv\.weight'"):
         load_canonical(tmp_path / "b", shapes(small))
+
+
+def test_the_state_of_a_run(tmp_path: Path, small: Arrays) -> None:
+    """Its weights convert; momentum and average are counted, and its progress is not carried into the output."""
+    kinds = ("weights", "momentum", "ema")
+    state = {f"{kind}/{name}": array * (kind == "weights") for kind in kinds for name, array in small.items()}
+    safetensors.write(tmp_path / "last.safetensors", state, {"progress": "{}"})
+    report = convert(tmp_path / "last.safetensors", tmp_path / "w.safetensors")
+    assert (len(report.rows), len(report.skipped)) == (len(small), 2 * len(small))
+    assert equal(safetensors.read(tmp_path / "w.safetensors"), small)
+    assert safetensors.metadata(tmp_path / "w.safetensors") == {}

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from portdet.errors import PortdetError
 from portdet_convert import checks, yolov3
-from portdet_convert.files import FORMATS, WRITERS, darknet, open_weights, safetensors
+from portdet_convert.files import FORMATS, HEADER, WRITERS, darknet, open_weights, safetensors
 from portdet_convert.files.output import replacing
 from portdet_convert.files.source import Array, Arrays, dtype_name, little, raw
 from portdet_convert.naming import TORCH, WRITTEN
@@ -138,14 +138,13 @@ def ordered(found: Renamed) -> Arrays:
 def _write(dst: str | Path, target: str, arrays: Arrays, metadata: dict[str, str]) -> dict[str, str]:
     """Write the file; canonical name -> name in it."""
     if target == "darknet":
-        head = metadata.get("darknet.header", "")
-        header = darknet.Header(*map(int, head.split())) if head else darknet.Header()
+        header = darknet.Header(*map(int, metadata.get(HEADER, "0 2 5 0").split()))
         layers = yolov3.layers_of({name: array.shape for name, array in arrays.items()})
         darknet.write(dst, arrays, layers, header)
         return {name: name for name in arrays}
     out, names = restore(WRITTEN[target], arrays)
     if target == "safetensors":
-        safetensors.write(dst, out, metadata)
+        safetensors.write(dst, out, {HEADER: metadata[HEADER]} if HEADER in metadata else None)
     else:
         WRITERS[target](dst, out)
     return names

@@ -43,6 +43,13 @@ MINDSPORE = Naming(
     ),
 )
 
-FRAMEWORKS = (TORCH, PADDLE, MINDSPORE)
+STATE_FILE = Naming(
+    "portdet state",
+    (Rule("weights/{path}", "{path}"),),
+    (Skip("momentum/{rest}", "optimiser state"), Skip("ema/{rest}", "average of the weights, not the weights")),
+)
+"""`last.safetensors` of a run: the whole state of the training."""
+
+FRAMEWORKS = (TORCH, PADDLE, MINDSPORE, STATE_FILE)
 WRITTEN = {"ckpt": MINDSPORE, "pdparams": PADDLE, "pth": TORCH, "safetensors": TORCH, "npz": TORCH}
 """Names in the files that portdet writes: those that the generated model of the framework has."""

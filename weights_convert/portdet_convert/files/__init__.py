@@ -18,6 +18,8 @@ WRITERS: dict[str, Callable[..., None]] = {
     "safetensors": safetensors.write,
 }  # fmt: skip
 FORMATS = (*READERS, "darknet")
+HEADER = "darknet.header"
+"""Metadata key of a darknet header (major minor revision seen), so that the file can come back byte for byte."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,6 @@ def open_weights(path: str | Path, layers: Callable[[int], Sequence[Conv]] | Non
             raise Source(path).error("is a darknet file, which has no names", fix="name the model it belongs to")
         head, _ = darknet.header(Source(path))
         text = f"{head.major} {head.minor} {head.revision} {head.seen}"
-        return WeightsFile(kind, darknet.read(path, layers(darknet.count(path))), {"darknet.header": text})
+        return WeightsFile(kind, darknet.read(path, layers(darknet.count(path))), {HEADER: text})
     meta = safetensors.metadata(path) if kind == "safetensors" else {}
     return WeightsFile(kind, READERS[kind](path), meta)
