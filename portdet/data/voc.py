@@ -44,18 +44,19 @@ def read_voc(
     report = Report()
     names = names or find_names(root)
     folder = root / "JPEGImages"
-    records, next_id = [], 1
+    dataset = Dataset([], names, tuple(range(1, len(names) + 1)), ImageFiles(folder), report)
+    next_id = 1
     for image_id, stem in enumerate(_split(root / split), 1):
-        record = _record(root, stem, image_id, next_id, names, bad_image, report)
-        next_id += len(record.labels)
-        record = clean(record, bad_box, report)
-        report.count(Finding.DIFFICULT, stem, int(record.crowd.sum()))
-        report.count(Finding.NO_BOXES, stem, int(not len(record.labels)))
-        records.append(record)
+        dataset.records.append(_record(root, stem, image_id, next_id, names, bad_image, report))
+        next_id += len(dataset.records[-1].labels)
+    # Before the boxes are looked at: the size of a missing image may be unknown.
+    dataset.records = drop_unreadable(dataset.records, dataset.read, folder, bad_image, report)
+    dataset.records = [clean(record, bad_box, report) for record in dataset.records]
+    for record in dataset.records:
+        report.count(Finding.DIFFICULT, record.name, int(record.crowd.sum()))
+        report.count(Finding.NO_BOXES, record.name, int(not len(record.labels)))
     if train:
-        records = for_training(records, keep_crowd, report)
-    dataset = Dataset(records, names, tuple(range(1, len(names) + 1)), ImageFiles(folder), report)
-    dataset.records = drop_unreadable(records, dataset.read, folder, bad_image, report)
+        dataset.records = for_training(dataset.records, keep_crowd, report)
     return dataset
 
 

@@ -243,6 +243,22 @@ def test_voc_pixels_and_flags(tmp_path: Path) -> None:
     assert splits(tmp_path) == ["ImageSets/Main/train.txt"]
 
 
+@pytest.mark.parametrize("how", ["missing", "text", "truncated"])
+def test_unreadable_voc_image(how: str, tmp_path: Path) -> None:
+    voc(tmp_path, thing("dog", 1, 1, 9, 9), size="")
+    (tmp_path / "ImageSets/Main/train.txt").write_text("a\nb\n")
+    (tmp_path / "Annotations/b.xml").write_text((tmp_path / "Annotations/a.xml").read_text().replace(">a<", ">b<"))
+    Pillow.effect_noise((40, 30), 50).save(tmp_path / "JPEGImages/b.png")
+    break_image(tmp_path / "JPEGImages/b.png", how)
+    data = read_voc(tmp_path, "ImageSets/Main/train.txt", train=True, bad_image="skip")
+    assert [r.name for r in data.records] == ["a.png"]
+    assert data.report[Finding.BAD_IMAGE] == 1
+    assert data.report[Finding.OUTSIDE] == 0
+    if how != "truncated":  # found when it is read, by name
+        with pytest.raises(PortdetError, match=r"JPEGImages.*b\.(png|jpg)"):
+            read_voc(tmp_path, "ImageSets/Main/train.txt", train=True)
+
+
 @pytest.mark.parametrize(
     ("objects", "message"),
     [
