@@ -37,7 +37,8 @@ def box_targets(boxes: Any, images: Any, anchors: Anchors, round_centres: bool) 
     area = size[..., 0:1] * size[..., 1:2] + (table[..., 0] * table[..., 1])[:, None, :]
     best = ops.argmax(inter / (area - inter), axis=2)
     nearest = ops.gather(ops.broadcast_to(table, shape=(boxes.shape[0], len(anchors), 2)), best)
-    ratio = ops.where(ops.greater(size, 0.0), size / nearest, 1.0 / nearest)
+    # a share of 0 counts as 1, as in the original; padding has size 0, and its log must be finite
+    ratio = ops.where(size > 0.0, size, ops.broadcast_to(extent, shape=size.shape)) / nearest
     return place, ops.log(ops.cast(ratio, dtype="float")), best
 
 

@@ -43,6 +43,12 @@ class Tensor:
     def __rtruediv__(self, other: Any) -> Any:
         return self.ops["div"](other, self)
 
+    def __lt__(self, other: Any) -> Any:
+        return self.ops["less"](self, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self.ops["greater"](self, other)
+
     def __neg__(self) -> Any:
         return self.ops["neg"](self)
 

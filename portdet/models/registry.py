@@ -14,6 +14,7 @@ from portdet.config import Config as RunConfig
 from portdet.errors import PortdetError, nearest
 from portdet.ir.graph import DType, ModuleGraph
 from portdet.ir.trace import graph
+from portdet.ir.verify import verify
 from portdet.postprocess.detections import Detections
 from portdet.session import Array
 from portdet.spec import Module
@@ -65,6 +66,7 @@ def load_model(section: Mapping[str, Any], *, imgsz: int = 416, batch: int = 2, 
         "valid": ((batch, max_boxes), "bool"),
     }
     traced = graph(spec, {"loss": (True, targets), "predict": (False, {"images": images})})
+    verify(traced)
     return Detector(fields, spec, traced, module.detections, module.HEAD)
 
 

@@ -137,7 +137,7 @@ def _record(
 ) -> Any:
     """Trace a callee and record a call node in the open trace."""
     caller = Tracer.stack[-1]
-    training = owner.training if owner else (caller.module.training if caller.module else False)
+    training = owner.training if owner else False  # a function has no mode
     function, passed = trace_call(call, method, owner, args, kwargs, training)
     if owner is not None and owner._recorded is not None:
         owner._recorded.setdefault(id(owner), {}).setdefault((method, training), function)
