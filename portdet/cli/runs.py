@@ -37,9 +37,8 @@ def read_weights(path: Path, detector: Detector, *, transfer: bool) -> Arrays:
 
     transfer: a backbone alone may do, and head tensors of another class count are skipped, named and counted.
     """
-    from portdet_convert.load import load_canonical
-
     from portdet.train.checkpoint import is_state, load_weights
+    from portdet_convert.load import load_canonical
 
     shapes = {name: info.shape for name, info in detector.graph.weights().items()}
     if is_state(path):

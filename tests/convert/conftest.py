@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from portdet_convert import yolov3
 from portdet_convert.files.source import Arrays
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+
+from portdet.errors import PortdetError
 from portdet_convert import open_weights
 from portdet_convert.command import convert, weights
 from portdet_convert.files import safetensors
 from portdet_convert.files.source import Arrays
-
-from portdet.errors import PortdetError
 
 
 @pytest.fixture

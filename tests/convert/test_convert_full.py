@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from portdet_convert import convert, load_canonical, yolov3
 from safetensors.numpy import load_file, save_file
+
+from portdet_convert import convert, load_canonical, yolov3
 
 SIZE = 162_482_580  # bytes of the published file
 FORMATS = ["ckpt", "npz", "pdparams", "pth", "safetensors"]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from portdet.errors import PortdetError
 from portdet_convert import convert, open_weights, sniff, yolov3
 from portdet_convert.files import ckpt, darknet
 from portdet_convert.files.source import Source
 from portdet_convert.rules import Naming, Renamed, rename
-
-from portdet.errors import PortdetError
 
 THIN8 = (4, 8, 16, 32, 64, 128)
 

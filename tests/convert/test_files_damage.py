@@ -19,11 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from portdet.errors import PortdetError
 from portdet_convert import convert, open_weights, sniff
 from portdet_convert.files import READERS, WRITERS, ckpt, npz, pdparams, pickle_write, pth, safetensors
 from portdet_convert.files.source import BFLOAT16, Arrays
-
-from portdet.errors import PortdetError
 
 FORMATS = sorted(READERS)
 LAYOUT: dict[str, Any] = {"depths": (1, 1, 2, 1, 1), "channels": (2, 4, 4, 6, 8, 8)}

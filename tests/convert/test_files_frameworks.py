@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from portdet_convert.files import WRITERS, ckpt, open_weights
 from portdet_convert.files.source import BFLOAT16, Array, Arrays, as_float32
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from portdet_convert.files import WRITERS
 from portdet_convert.files.source import Array, Arrays
 from portdet_convert.naming import WRITTEN

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from portdet.errors import PortdetError
 from portdet_convert import convert, load_canonical, yolov3
 from portdet_convert.files import pdparams, safetensors
 from portdet_convert.files.source import BFLOAT16, Arrays
 from portdet_convert.rules import Naming, Rule, restore
-
-from portdet.errors import PortdetError
 
 
 def shapes(arrays: Arrays) -> dict[str, tuple[int, ...]]:

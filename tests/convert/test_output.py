@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from portdet.errors import PortdetError
 from portdet_convert import convert
 from portdet_convert.files import WRITERS, darknet, safetensors
 from portdet_convert.files.output import replacing
 from portdet_convert.files.source import Arrays
-
-from portdet.errors import PortdetError
 
 
 def write(form: str, path: Path, arrays: Arrays) -> None:
