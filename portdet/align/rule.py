@@ -74,12 +74,12 @@ def _same(name: str, values: Sequence[object], names: Sequence[str], what: str) 
 
 
 def _first_step(traces: Sequence[Trace]) -> Check:
-    worst, where = 0.0, ""
-    for name, value in traces[0].first_losses.items():
-        for other in traces[1:]:
-            relative = abs(other.first_losses.get(name, math.nan) - value) / max(abs(value), 1e-12)
-            if not relative <= worst:  # also where it is nan
-                worst, where = relative, name
+    apart = [
+        (abs(other.first_losses.get(name, math.nan) - value) / max(abs(value), 1e-12), name)
+        for other in traces[1:]
+        for name, value in traces[0].first_losses.items()
+    ]
+    worst, where = max(apart, key=lambda item: math.inf if math.isnan(item[0]) else item[0], default=(0.0, "-"))
     return Check("losses of the first step", worst <= FIRST_STEP, f"largest relative difference {worst:.1e} ({where})")
 
 

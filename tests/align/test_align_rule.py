@@ -51,6 +51,13 @@ def test_a_planted_difference_fails_its_check(fault: dict[str, object], check: s
     assert check in run.verdict
 
 
+def test_a_difference_in_the_middle_backend_is_seen() -> None:
+    run = runs(0.6, 0.6, 0.6)
+    assert failed(run, [TRACE, replace(TRACE, first_losses={"loss": 101.0, "xy": 3.0}), TRACE]) == [
+        "losses of the first step"
+    ]
+
+
 def test_the_first_differing_step_is_named() -> None:
     run = runs(0.6, 0.6)
     failed(run, [TRACE, replace(TRACE, batches=["aa", "cc"])])
