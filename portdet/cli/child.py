@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ def run_child(
 ) -> Any:
     """Run `python -m module`, hand it `request`, and return its answer, both JSON.
 
-    What the child prints goes to `log`, or is shown in the error. Raises PortdetError if it crashes, fails or takes
-    longer than `timeout` seconds.
+    What the child prints goes to `log`, or is shown in the error. Raises the child's PortdetError, and one of its own
+    if it crashes, fails or takes longer than `timeout` seconds.
     """
     with tempfile.TemporaryDirectory(prefix="portdet-") as scratch:
         answer, printed = Path(scratch, "answer.json"), log or Path(scratch, "printed.txt")
@@ -46,17 +46,19 @@ def run_child(
         if code or not answer.is_file():
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
             raise PortdetError(f"{module} {how}{_tail(printed)}")
-        return json.loads(answer.read_text(encoding="utf-8"))
+        said = json.loads(answer.read_text(encoding="utf-8"))
+    if "what" in said:
+        raise PortdetError(**said)
+    return said["answer"]
 
 
-def child_request() -> Any:
-    """In the child: what `run_child` handed over."""
-    return json.loads(sys.argv[1])
-
-
-def child_answer(value: Any) -> None:
-    """In the child: hand the answer back."""
-    Path(sys.argv[2]).write_text(json.dumps(value), encoding="utf-8")
+def serve(work: Callable[[Any], Any]) -> None:
+    """The child's side: hand the request to `work`, its answer back; a PortdetError is raised again in the parent."""
+    try:
+        answer = {"answer": work(json.loads(sys.argv[1]))}
+    except PortdetError as error:
+        answer = {"what": error.what, "fix": error.fix, "where": error.where}
+    Path(sys.argv[2]).write_text(json.dumps(answer), encoding="utf-8")
 
 
 def _tail(printed: Path) -> str:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from portdet.backends import load_backend
-from portdet.cli.child import child_answer, child_request
+from portdet.cli.child import serve
+
+
+def examine(request: Any) -> list[dict[str, str]]:
+    """The backend's checks."""
+    return [asdict(check) for check in load_backend(request["backend"]).doctor()]
+
 
 if __name__ == "__main__":
-    child_answer([asdict(check) for check in load_backend(child_request()["backend"]).doctor()])
+    serve(examine)

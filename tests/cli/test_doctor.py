@@ -82,7 +82,7 @@ def _module(folder: Path, name: str, code: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_child_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "from portdet.cli.child import *\nprint('noise')\nchild_answer({'twice': 2 * child_request()['x']})\n"
+    code = "from portdet.cli.child import serve\nprint('noise')\nserve(lambda request: {'twice': 2 * request['x']})\n"
     assert run_child(_module(tmp_path, "child_good", code, monkeypatch), {"x": 21}, timeout=60) == {"twice": 42}
 
 
@@ -99,6 +99,16 @@ def test_a_child_that_dies_is_an_error_that_shows_its_words(
 ) -> None:
     with pytest.raises(PortdetError, match=text):
         run_child(_module(tmp_path, "child_bad", code, monkeypatch), {}, timeout=60)
+
+
+def test_an_error_for_a_person_arrives_as_it_was_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "from portdet.cli.child import serve\nfrom portdet.errors import PortdetError\n"
+        "def work(request): raise PortdetError('no disk', fix='buy one', where='a:1')\nserve(work)\n"
+    )
+    with pytest.raises(PortdetError) as caught:
+        run_child(_module(tmp_path, "child_refuses", code, monkeypatch), {}, timeout=60)
+    assert str(caught.value) == "a:1: no disk\n  -> buy one"
 
 
 def test_a_child_that_hangs_is_ended_with_its_own_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

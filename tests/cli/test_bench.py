@@ -1,0 +1,84 @@
+"""`portdet bench`: what it measures, and what it says of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from portdet.bench import CONVOLUTION_FLOPS
+from portdet.bench.measure import Times
+from portdet.bench.table import table
+from portdet.cli.__main__ import run
+
+TINY = """
+model: {name: yolov3, width: 0.0625, depths: [1, 1, 1, 1, 1]}
+data: {imgsz: 64, batch: 2, max_boxes: 16, workers: 1, scene_size: 64}
+ema: {kind: exponential}
+train: {threads: 1}
+"""
+
+
+def test_a_measurement_has_equal_counts_and_plausible_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(TINY)
+    words = ["bench", str(config), "--backend", "torch", "--steps", "6", "--synthetic", "--json", "model.classes=5"]
+    assert run(words) == 0
+    found = json.loads(capsys.readouterr().out)["torch"]
+    assert [found[name]["count"] for name in ("portdet", "bare", "step")] == [6, 6, 6]
+    for name in ("portdet", "bare", "step"):
+        times = found[name]
+        assert 0 < times["best"] <= times["lower_quartile"] <= times["median"] <= times["upper_quartile"] < 10
+    assert 2**26 < found["rss_bytes"] < 2**34
+    assert (found["device_bytes"], found["batch"], found["imgsz"]) == (0, 2, 64)
+    assert 0.1 < found["convolution_gflops"] < 1e4
+    assert found["session"]["device"] == "cpu"
+
+
+def test_times_count_no_first_steps() -> None:
+    times = Times()
+    times.run(lambda: None, count=5, skip=3)
+    assert times.facts()["count"] == 5
+
+
+def test_convolution_is_counted_as_the_papers_do() -> None:
+    assert CONVOLUTION_FLOPS == 2 * 2 * 26 * 26 * 512 * 256 * 9  # batch 2, "same" padding, 2 a multiply-accumulate
+
+
+def _found(bare: float, loop: float, gflops: float = 40.0) -> dict[str, Any]:
+    return {
+        "batch": 2, "imgsz": 320, "ema_kind": "exponential", "session": {"device": "cpu", "mode": "eager"},
+        "bare": {"median": bare, "cpu_median": 1.0, "count": 30}, "portdet": {"median": loop, "cpu_median": 1.02},
+        "ema_share": 0.007, "rss_bytes": 2**31, "device_bytes": 0, "convolution_gflops": gflops,
+    }  # fmt: skip
+
+
+def test_the_table_gives_ratios_to_bare_and_to_torch() -> None:
+    lines = table({"torch": _found(0.8, 0.82), "mindspore": _found(1.6, 1.64, gflops=1.1)}).splitlines()
+    assert lines[0].startswith("batch 2 of 320 x 320, device cpu, mode eager")
+    words = "torch 0.8 0.82 1.025 1.020 0.70% 2.44 2.00 0.00 40.0 1.00 1.00"
+    assert lines[2].split() == words.split()
+    assert lines[3].split()[-2:] == ["2.00", "2.00"]
+    assert "mindspore: one 3x3 convolution runs at 1.10 GFLOP/s" in lines[4]
+    assert "ONEDNN_MAX_CPU_ISA=AVX2" in lines[5]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--backend", "torsh"], "unknown backend 'torsh'"),
+        (["--backend", "torch", "--device", "Ascend"], "torch_npu, which is not installed"),
+        (["--backend", "torch", "--device", "gpu"], "unknown device 'gpu' for torch"),
+    ],
+)
+def test_what_is_not_there_is_an_error(
+    words: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(TINY)
+    assert run(["bench", str(config), "--synthetic", *words]) == 1
+    assert text in capsys.readouterr().err
