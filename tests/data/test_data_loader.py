@@ -43,7 +43,8 @@ def configured(**data: Any) -> Config:
 
 
 def hashes(batches: Iterator[Batch]) -> list[str]:
-    return [batch_hash(batch) for batch in batches]
+    """Taken when all batches are there: a batch must stay as it is while the next ones are prepared."""
+    return [batch_hash(batch) for batch in list(batches)]
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,16 @@ def test_seed_changes_order_and_augmentation(alone: list[list[str]]) -> None:
     config = configured(sizes=[32, 64, 96])
     with TrainLoader(read_scenes(config.data, "train"), config, **PLAIN | {"seed": 1}) as loader:
         assert not set(hashes(loader.epoch(0))) & set(alone[0])
+
+
+def test_an_image_is_augmented_anew_in_each_epoch() -> None:
+    config = configured(train_count=4)
+    config.augment.random_interpolation = False
+    loader = TrainLoader(read_scenes(config.data, "train"), config, **PLAIN)
+    batches = [next(loader.epoch(epoch)) for epoch in range(2)]
+    for image_id in range(1, 5):
+        first, second = (batch.images[batch.image_ids == image_id] for batch in batches)
+        assert (first != second).any()
 
 
 def test_batches_hold_what_the_order_and_sizes_say() -> None:
