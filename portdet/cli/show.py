@@ -1,6 +1,8 @@
-"""`portdet show`: a model's shapes and cost, a resolved configuration, a graph, the backends. Needs no framework."""
+"""`portdet show`: a model's shapes and cost, a resolved configuration, a graph, what is there. Needs no framework."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
@@ -9,7 +11,7 @@ from portdet.cli.options import ConfigCommand
 
 @click.group()
 def command() -> None:
-    """Show a model, a configuration, a graph or the backends; no framework is imported."""
+    """Show a model, a configuration, a graph, the shipped configurations or the backends; imports no framework."""
 
 
 @command.command(cls=ConfigCommand, keys=("imgsz",))
@@ -79,3 +81,19 @@ def _framework(backend: str) -> str:
     name, version = found
     tested = known_good().get(FRAMEWORKS[backend][0])
     return f"{name} {version}" + ("" if version == tested else f"; tested with {tested}")
+
+
+@command.command()
+def configs() -> None:
+    """Configurations that portdet ships, with the first line of each."""
+    from portdet.config import config_root
+
+    rows = [(path.stem, _first_line(path)) for path in sorted(config_root().glob("*.yaml"))]
+    formatter = click.HelpFormatter(width=120)
+    formatter.write_dl(rows)
+    click.echo(formatter.getvalue(), nl=False)
+
+
+def _first_line(path: Path) -> str:
+    first, _, _ = path.read_text(encoding="utf-8").partition("\n")
+    return first.removeprefix("#").strip() if first.startswith("#") else ""

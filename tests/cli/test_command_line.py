@@ -52,6 +52,7 @@ def tiny(tmp_path: Path) -> str:
         ("show model CONFIG model.name=yolov9", 1, "unknown model 'yolov9'\n  -> did you mean 'yolov3'?"),
         ("show graph CONFIG", 0, "module backbone.conv0: ConvNorm"),
         ("show backends", 0, "torch"),
+        ("show configs", 0, "yolov3_scenes"),
         ("emit CONFIG --backend torsh", 1, "unknown backend 'torsh'\n  -> did you mean 'torch'?"),
         ("emit CONFIG", 0, "class YOLOv3(nn.Module):"),
         ("doctor --backend torsh", 1, "unknown backend 'torsh'"),
