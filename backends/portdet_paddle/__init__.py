@@ -1,0 +1,34 @@
+"""The Paddle backend. paddle is imported when a session is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from portdet.session import Check, Options, Recipe, Session
+from portdet_paddle.target import TARGET
+
+
+class PaddleBackend:
+    """Paddle on cpu, gpu and npu (paddle-custom-npu)."""
+
+    name = "paddle"
+    target = TARGET
+
+    def open_session(
+        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
+    ) -> Session:
+        from portdet_paddle.start import start
+
+        start(options.threads)
+        from portdet_paddle.session import PaddleSession
+
+        return PaddleSession(source, class_name, recipe, names, options)
+
+    def doctor(self) -> list[Check]:
+        from portdet_paddle.doctor import checks
+
+        return checks()
+
+
+BACKEND = PaddleBackend()

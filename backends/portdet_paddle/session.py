@@ -1,0 +1,211 @@
+"""A detector in Paddle: its train step, state and predictions."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from portdet.backends import check_weights, import_source
+from portdet.errors import PortdetError
+from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
+from portdet_paddle.device import find_device
+from portdet_paddle.ema import DeviceShadow, HostShadow, Shadow
+
+
+class PaddleSession:
+    """One generated layer, its momentum and its EMA on one device."""
+
+    backend = "paddle"
+
+    def __init__(
+        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
+    ) -> None:
+        if options.precision != "float32":
+            raise PortdetError(f"precision '{options.precision}' in paddle", fix="float32; torch offers float64")
+        self.device = find_device(options.device)
+        paddle.set_device(self.device)
+        self.mode, self.recipe, self.names = options.mode, recipe, dict(names)
+        self.model: Any = getattr(import_source(source), class_name)()
+        tensors = self.model.state_dict()
+        self.live: dict[str, Any] = {name: tensors[native] for name, native in names.items()}
+        self.trained = {name: self.live[name] for group in recipe.groups for name in group.names}
+        for name, tensor in self.live.items():
+            tensor.stop_gradient = name not in self.trained
+        self.velocity = {name: paddle.zeros_like(tensor) for name, tensor in self.trained.items()}
+        self.shadow: Shadow | None = None
+        if recipe.ema:
+            self.shadow = HostShadow(int(os.environ["OMP_NUM_THREADS"])) if self.device == "cpu" else DeviceShadow()
+            self._restart_shadow()
+        self.run = self.model
+        if options.mode == "compiled":  # one program a size; full_graph: what cannot be compiled raises
+            warnings.filterwarnings("ignore", message="Tensor do not have 'place'")  # to_static's own, at each compile
+            self.run = paddle.jit.to_static(self.model.forward, full_graph=True)
+
+    # ------------------------------------------------------------------ weights and state
+    def load_weights(self, weights: Mapping[str, Array]) -> None:
+        check_weights(weights, self.names, {name: tuple(t.shape) for name, t in self.live.items()})
+        _copy_in(self.live, weights)
+        _copy_in(self.velocity, {name: np.zeros(t.shape, np.float32) for name, t in self.velocity.items()})
+        self._restart_shadow()
+
+    def _restart_shadow(self) -> None:
+        if self.shadow is not None:
+            zero = self.recipe.ema_zero_start
+            self.shadow.set({n: np.zeros(t.shape, np.float32) if zero else t.numpy() for n, t in self.live.items()})
+
+    def weights(self) -> Arrays:
+        return {name: _numpy(tensor) for name, tensor in self.live.items()}
+
+    def state(self) -> Arrays:
+        parts = {"weights": self.weights(), "momentum": {name: _numpy(t) for name, t in self.velocity.items()}}
+        if self.shadow is not None:
+            parts["ema"] = self.shadow.arrays()
+        return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        parts: dict[str, dict[str, Array]] = {"weights": {}, "momentum": {}, "ema": {}}
+        for key, array in state.items():
+            part, _, name = key.partition("/")
+            parts.setdefault(part, {})[name] = array
+        if (self.shadow is not None) != bool(parts["ema"]):
+            raise PortdetError("the state and this run disagree on keeping an EMA", fix="resume with the same ema.kind")
+        self.load_weights(parts["weights"])
+        _copy_in(self.velocity, parts["momentum"])
+        if self.shadow is not None:
+            self.shadow.set(parts["ema"])
+
+    @contextmanager
+    def ema_weights(self, correction: float = 1.0) -> Iterator[None]:
+        if self.shadow is None:
+            raise PortdetError("this run keeps no EMA", fix="set ema.kind")
+        raw = self.weights()
+        try:
+            _copy_in(self.live, {name: value / np.float32(correction) for name, value in self.shadow.arrays().items()})
+            yield
+        finally:
+            _copy_in(self.live, raw)
+
+    # ------------------------------------------------------------------ steps
+    def _backward(self, batch: Batch, scale: float) -> dict[str, Any]:
+        """Losses of a batch, tensors; leaves `scale` times the gradients on the weights."""
+        for tensor in self.trained.values():
+            tensor.clear_gradient(False)
+        self.model.train()
+        inputs = (batch.images, batch.boxes, batch.labels, batch.valid)
+        losses: dict[str, Any] = self.run(*map(paddle.to_tensor, inputs))
+        (losses["loss"] * scale if scale != 1 else losses["loss"]).backward()
+        return losses
+
+    def train_step(self, batch: Batch, values: StepValues) -> StepResult:
+        losses = self._backward(batch, values.loss_scale)
+        grads = [t.grad for t in self.trained.values() if t.grad is not None]
+        factor = 1 / values.loss_scale
+        if self.recipe.dynamic_scale or self.recipe.clip_norm:
+            # paddle.linalg.norm needs 300 ms for 62 M values, this kernel 10 ms
+            norm = factor * math.sqrt(float(paddle.concat([paddle._C_ops.squared_l2_norm(g) for g in grads]).sum()))
+            # the sum may overflow although every gradient is finite
+            if self.recipe.dynamic_scale and not (math.isfinite(norm) or _finite(grads)):
+                return StepResult(_floats(losses), skipped=True)
+            if self.recipe.clip_norm:
+                factor *= min(1.0, self.recipe.clip_norm / (norm + 1e-6))
+        with paddle.no_grad():
+            if factor != 1:
+                for grad in grads:
+                    grad.scale_(factor)
+            self._update(values.lr)
+        if self.shadow is not None:
+            self.shadow.update(self.live, values.ema_decay)
+        return StepResult(_floats(losses))
+
+    def _update(self, lr: float) -> None:
+        """v = m v + (g + decay w); w -= lr v: the kernel of paddle.optimizer.Momentum.
+
+        The optimiser itself makes v at its first step, under names that differ between processes. The kernel's factor
+        on the gradient (`rescale_grad`) does nothing on CPU in 3.3.1.
+        """
+        momentum, nesterov = self.recipe.momentum, self.recipe.nesterov
+        for group in self.recipe.groups:
+            rate = paddle.to_tensor([lr * group.lr_scale], dtype="float32")
+            decay = ("l2_decay" if group.weight_decay else "", group.weight_decay)
+            for name in group.names:
+                weight, v = self.trained[name], self.velocity[name]
+                if weight.grad is not None:
+                    paddle._C_ops.momentum_(weight, weight.grad, v, rate, None, momentum, nesterov, *decay, False, 1.0)
+
+    def losses_and_gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
+        losses = self._backward(batch, 1.0)
+        grads = {name: _numpy(paddle.zeros_like(t) if t.grad is None else t.grad) for name, t in self.trained.items()}
+        return _floats(losses), grads
+
+    @paddle.no_grad()  # type: ignore[untyped-decorator]
+    def predict(self, images: Array) -> Array:
+        self.model.eval()
+        return _numpy(self.run(paddle.to_tensor(images)))
+
+    @paddle.no_grad()  # type: ignore[untyped-decorator]
+    def activations(self, images: Array) -> Arrays:
+        found: Arrays = {}
+
+        def keep(path: str) -> Any:
+            def hook(_layer: Any, _inputs: Any, output: Any) -> None:
+                if isinstance(output, paddle.Tensor):
+                    found[path] = _numpy(output)
+
+            return hook
+
+        hooks = [layer.register_forward_post_hook(keep(path)) for path, layer in self.model.named_sublayers() if path]
+        try:
+            self.model.eval()
+            self.model(paddle.to_tensor(images))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+    def facts(self) -> dict[str, str]:
+        facts = {
+            "paddle": paddle.__version__,
+            "device": self.device,
+            "mode": self.mode,
+            "threads": os.environ["OMP_NUM_THREADS"],
+            "dtype": "float32",
+        }
+        if self.device == "cpu":
+            facts["mkl cpu type"] = os.environ.get("MKL_DEBUG_CPU_TYPE", "own choice")
+        elif self.device.startswith("gpu"):
+            facts["gpu"] = paddle.device.cuda.get_device_name(self.device)
+        return facts
+
+    def close(self) -> None:
+        self.live, self.trained, self.velocity, self.shadow = {}, {}, {}, None
+        self.model = self.run = None
+        if self.device.startswith("gpu"):
+            paddle.device.cuda.empty_cache()
+
+
+def _numpy(tensor: Any) -> Array:
+    array: Array = tensor.numpy()  # a copy
+    return array
+
+
+def _copy_in(tensors: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+    for name, tensor in tensors.items():
+        tensor.set_value(np.ascontiguousarray(arrays[name], np.float32))
+
+
+def _finite(grads: list[Any]) -> bool:
+    return bool(paddle.stack([paddle.isfinite(g).all() for g in grads]).all())
+
+
+def _floats(losses: Mapping[str, Any]) -> dict[str, float]:
+    """All losses in one transfer from the device."""
+    values = paddle.stack([v.detach() for v in losses.values()]).tolist()
+    return dict(zip(losses, values, strict=True))

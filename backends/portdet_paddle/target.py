@@ -1,0 +1,109 @@
+"""Paddle's words for the ops and layers. No framework is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+
+from portdet.lower.target import Layer, Target
+from portdet.lower.text import Args, Attrs
+
+DTYPES = {"float": "float32", "float32": "float32", "int32": "int32", "bool": "bool"}
+
+# Paddle 3.3 stores the biased variance of a batch on CPU and, by its source, the unbiased one under cuDNN, which takes
+# all 4-d inputs on GPU. With new = keep * old + (1 - keep) * v, the wanted keep * old + (1 - keep) * v * n / (n - 1) is
+# new + (new - keep * old) / (n - 1): vectors of C values only.
+BATCH_NORM = """
+class BatchNorm2D(nn.BatchNorm2D):  # stores a batch's unbiased variance; Paddle's own stores the biased one on CPU
+    def forward(self, x):
+        if not self.training or paddle.get_device() != "cpu":
+            return super().forward(x)
+        variance, others = self._variance.clone(), x.shape[0] * x.shape[2] * x.shape[3] - 1
+        y = F.batch_norm(x, self._mean, variance, self.weight, self.bias, True, self._momentum, self._epsilon)
+        paddle.assign(variance + (variance - self._variance * self._momentum) / others, self._variance)
+        return y"""
+
+
+def _conv(attrs: Attrs) -> str:
+    top, bottom, left, right = attrs.raw["pads"]
+    padding = (
+        attrs.item("pads", 0) if top == bottom == left == right else attrs.hole("pads", [top, bottom, left, right])
+    )
+    groups = f", groups={attrs['groups']}" if attrs.raw["groups"] != 1 else ""
+    bias = "" if attrs.raw["bias"] else ", bias_attr=False"
+    words = f"{attrs['cin']}, {attrs['cout']}, {attrs['kernel']}, stride={attrs['stride']}"
+    return f"nn.Conv2D({words}, padding={padding}{groups}{bias})"
+
+
+def _norm(attrs: Attrs) -> str:
+    """Paddle's momentum weighs the old value: 1 - 0.1 is written 0.9, not 0.90000000000000002."""
+    keep = attrs.hole("keep", float(1 - Decimal(str(attrs.raw["momentum"]))))
+    return f"BatchNorm2D({attrs['channels']}, momentum={keep}, epsilon={attrs['eps']})"
+
+
+def _reduce(name: str) -> Callable[[Args], str]:
+    def write(a: Args) -> str:
+        raw = a.attrs.raw
+        if raw["axis"] is None:
+            return f"{a.tight(0)}.{name}()"
+        keep = ", keepdim=True" if raw.get("keepdims") else ""
+        return f"{a.tight(0)}.{name}(axis={a.attrs['axis']}{keep})"
+
+    return write
+
+
+def _extremum(name: str, bound: str) -> Callable[[Args], str]:
+    """Tensors only: a number becomes a bound of `clip`."""
+
+    def write(a: Args) -> str:
+        if a.texts[1][0].startswith("\0"):
+            return f"paddle.clip({a[0]}, {bound}={a[1]})"
+        return f"paddle.{name}({a[0]}, {a[1]})"
+
+    return write
+
+
+TARGET = Target(
+    name="paddle",
+    header=f"import paddle\nfrom paddle import nn\nfrom paddle.nn import functional as F\n\n{BATCH_NORM}",
+    base="nn.Layer",
+    forward="forward",
+    sequential="nn.Sequential",
+    reserved=frozenset({"paddle", "nn", "F", "BatchNorm2D"}),
+    layers={
+        "Conv2d": Layer(_conv, {"weight": "weight", "bias": "bias"}),
+        "BatchNorm2d": Layer(
+            _norm, {"weight": "weight", "bias": "bias", "running_mean": "_mean", "running_var": "_variance"}
+        ),
+    },
+    ops={
+        "relu": "F.relu({0})",
+        "leaky_relu": "F.leaky_relu({0}, {slope})",  # at exactly 0 its gradient is 1, the slope elsewhere
+        "sigmoid": "F.sigmoid({0})",
+        "exp": "paddle.exp({0})",
+        "log": "paddle.log({0})",
+        "sqrt": "paddle.sqrt({0})",
+        "floor": "paddle.floor({0})",
+        "maximum": _extremum("maximum", "min"),
+        "minimum": _extremum("minimum", "max"),
+        "stop_gradient": "{0}.detach()",
+        "bce_with_logits": "F.binary_cross_entropy_with_logits({0}, {1}, reduction='none')",
+        "logical_not": "paddle.logical_not({0})",
+        "where": "paddle.where({0}, {1}, {2})",
+        "cast": lambda a: f"{a.tight(0)}.astype('{DTYPES[a.attrs.raw['dtype']]}')",
+        "reshape": "{0}.reshape({shape})",
+        "permute": "{0}.transpose({axes})",
+        "broadcast_to": "{0}.expand({shape})",
+        "concat": "paddle.concat({0}, axis={axis})",
+        "stack": "paddle.stack({0}, axis={axis})",
+        "iota": "paddle.arange({length}, dtype={0}.dtype)",
+        "constant": "paddle.to_tensor({values}, dtype={0}.dtype)",
+        "gather": "paddle.take_along_axis({0}, {1}.unsqueeze(-1), axis=1)",
+        "sum": _reduce("sum"),
+        "mean": _reduce("mean"),
+        "max": _reduce("max"),
+        "argmax": "paddle.argmax({0}, axis={axis}, dtype='int32')",
+        "matmul": "paddle.matmul({0}, {1})",
+        "upsample_nearest": "F.interpolate({0}, scale_factor={factor})",
+    },
+)
