@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,17 +87,15 @@ def name_groups(groups: Sequence[Group]) -> None:
     if len(groups) == 1:
         groups[0].name = groups[0].base
         return
-    fields = [n for n in groups[0].configs[0] if all(n in c for g in groups for c in g.configs)]
-    for count in (1, 2):
-        for start in range(len(fields) - count + 1):
-            chosen = fields[start : start + count]
-            labels = [{tuple(c[f] for f in chosen) for c in group.configs} for group in groups]
-            if all(len(label) == 1 for label in labels) and len({next(iter(label)) for label in labels}) == len(groups):
-                for group, label in zip(groups, labels, strict=True):
-                    group.name = group.base + "".join(
-                        _word(f, v) for f, v in zip(chosen, next(iter(label)), strict=True)
-                    )
-                return
+    first = groups[0].configs[0]
+    fields = [n for n in first if all(n in c for g in groups for c in g.configs)]
+    fields.sort(key=lambda n: not isinstance(first[n], str))  # words tell more than numbers
+    for chosen in (*itertools.combinations(fields, 1), *itertools.combinations(fields, 2)):
+        labels = [{tuple(c[f] for f in chosen) for c in group.configs} for group in groups]
+        if all(len(label) == 1 for label in labels) and len(set.union(*labels)) == len(groups):
+            for group, label in zip(groups, labels, strict=True):
+                group.name = group.base + "".join(_word(f, v) for f, v in zip(chosen, label.pop(), strict=True))
+            return
     for number, group in enumerate(groups, start=1):
         group.name = group.base + (str(number) if number > 1 else "")
 

@@ -1,0 +1,140 @@
+"""Lowering on small specs: names, sharing of classes, modes, and errors that say what to add."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from portdet_torch.target import TARGET
+
+from portdet import ops
+from portdet.errors import PortdetError
+from portdet.ir.trace import graph
+from portdet.lower.emit import emit
+from portdet.lower.names import native_names
+from portdet.lower.text import wrap
+from portdet.spec import BatchNorm2d, Conv2d, Module, Param, Sequential, function
+
+
+@function
+def halved(x: Any, by: float) -> Any:
+    y = ops.exp(x)
+    return y / by + y
+
+
+class Unit(Module):
+    def __init__(self, cin: int, cout: int, act: str = "relu") -> None:
+        self.act = act
+        self.conv, self.norm = Conv2d(cin, cout, 3, pads=(1, 1, 1, 1)), BatchNorm2d(cout)
+
+    def forward(self, x: Any) -> Any:
+        y = self.norm(self.conv(x))
+        return ops.relu(y) if self.act == "relu" else ops.sigmoid(y)
+
+
+class Net(Module):
+    def __init__(self) -> None:
+        self.stem = Unit(3, 4, "sigmoid")
+        self.body = Sequential([Unit(4, 4), Unit(4, 4)])
+        self.tail = Unit(4, 8)
+
+    def loss(self, images: Any, scale: Any) -> Any:
+        out = self.tail(self.body(self.stem(images)))
+        total = ops.sum(halved(out, 2.0) * scale, axis=None)
+        return {"loss": total + ops.sum(halved(out, 3.0), axis=None)}
+
+    def predict(self, images: Any) -> Any:
+        return self.tail(self.body(self.stem(images)))
+
+
+def traced(net: Module | None = None) -> Any:
+    images = ((2, 3, 8, 8), "float")
+    return graph(
+        net or Net(),
+        {"loss": (True, {"images": images, "scale": ((1,), "float")}), "predict": (False, {"images": images})},
+    )
+
+
+def test_instances_with_equal_text_share_a_class_named_for_what_differs() -> None:
+    source = emit(traced(), TARGET, title="")
+    assert source.count("class Unit") == 2
+    assert "class UnitRelu(nn.Module):" in source
+    assert "class UnitSigmoid(nn.Module):" in source
+    assert "nn.Sequential(*[UnitRelu(cout=4) for _ in range(2)])" in source
+
+
+def test_a_function_called_with_other_constants_takes_them_as_arguments() -> None:
+    source = emit(traced(), TARGET, title="")
+    assert source.count("def halved(x, by):") == 1
+    assert "by=2.0" in source
+    assert "by=3.0" in source
+
+
+def test_a_missing_op_names_the_spec_line_and_the_file_to_change() -> None:
+    short = replace(TARGET, ops={name: text for name, text in TARGET.ops.items() if name != "exp"})
+    with pytest.raises(PortdetError, match=r"test_lowering.py:\d+: portdet_torch has no 'exp'") as caught:
+        emit(traced(), short, title="")
+    assert "target.py" in caught.value.fix
+
+
+def test_a_missing_layer_is_an_error() -> None:
+    short = replace(TARGET, layers={"Conv2d": TARGET.layers["Conv2d"]})
+    with pytest.raises(PortdetError, match="no layer BatchNorm2d"):
+        emit(traced(), short, title="")
+
+
+def test_weights_outside_a_leaf_layer_are_an_error() -> None:
+    class Scaled(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = Param((1,), "ones")
+
+        def predict(self, images: Any) -> Any:
+            return self.stem(images) * self.scale
+
+    with pytest.raises(PortdetError, match="holds weights itself"):
+        emit(traced(Scaled()), TARGET, title="")
+
+
+def test_modes_that_differ_become_a_branch() -> None:
+    class Noisy(Unit):
+        def forward(self, x: Any) -> Any:
+            y = self.norm(self.conv(x))
+            return ops.exp(y) if self.training else y
+
+    class Outer(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = Noisy(3, 4)
+
+    source = emit(traced(Outer()), TARGET, title="")
+    assert "if self.training:" in source
+    assert "else:" in source
+
+
+def test_native_names_follow_the_layers_table() -> None:
+    renamed = replace(TARGET.layers["BatchNorm2d"], names={**TARGET.layers["BatchNorm2d"].names, "weight": "gamma"})
+    names = native_names(traced(), replace(TARGET, layers={**TARGET.layers, "BatchNorm2d": renamed}))
+    assert names["body.1.norm.weight"] == "body.1.norm.gamma"
+    assert names["body.1.conv.weight"] == "body.1.conv.weight"
+
+
+def test_brackets_follow_precedence() -> None:
+    class Sums(Net):
+        def loss(self, images: Any, scale: Any) -> Any:
+            a = (images - scale) * (images + (scale - images)) / (images * scale)
+            b = -(images + scale) - (scale - images)
+            return {"loss": ops.sum(a, axis=None) + ops.sum(b, axis=None)}
+
+    source = emit(traced(Sums()), TARGET, title="")
+    assert "(images - scale) * (images + (scale - images)) / (images * scale)" in source
+    assert "-(images + scale) - (scale - images)" in source
+
+
+@pytest.mark.parametrize("width", [20, 40, 70])
+def test_wrapped_lines_are_the_same_code(width: int) -> None:
+    import ast
+
+    line = "value = first(one, two(three, four), [five, six], key=(seven, eight)) + second(nine, ten)[..., 0:2]"
+    assert ast.dump(ast.parse("\n".join(wrap(line, 0, width)))) == ast.dump(ast.parse(line))
