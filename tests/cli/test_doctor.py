@@ -118,9 +118,9 @@ def test_a_child_that_hangs_is_ended_with_its_own_children(tmp_path: Path, monke
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\ntime.sleep(60)\n"
     )
     start = time.monotonic()
-    with pytest.raises(PortdetError, match="did not end within 3 s"):
-        run_child(_module(tmp_path, "child_hangs", code, monkeypatch), {}, timeout=3)
-    assert time.monotonic() - start < 20
+    with pytest.raises(PortdetError, match="did not end within 6 s"):
+        run_child(_module(tmp_path, "child_hangs", code, monkeypatch), {}, timeout=6)
+    assert time.monotonic() - start < 30
     grandchild = int((tmp_path / "pid").read_text())
     state = Path(f"/proc/{grandchild}/stat")
     assert not state.exists() or state.read_text().split()[2] in "ZX", signal.SIGKILL
