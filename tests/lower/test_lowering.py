@@ -10,6 +10,7 @@ from portdet_torch.target import TARGET
 
 from portdet import ops
 from portdet.errors import PortdetError
+from portdet.ir.graph import DType
 from portdet.ir.trace import graph
 from portdet.lower.emit import emit
 from portdet.lower.names import native_names
@@ -49,7 +50,7 @@ class Net(Module):
 
 
 def traced(net: Module | None = None) -> Any:
-    images = ((2, 3, 8, 8), "float")
+    images: tuple[tuple[int, ...], DType] = ((2, 3, 8, 8), "float")
     return graph(
         net or Net(),
         {"loss": (True, {"images": images, "scale": ((1,), "float")}), "predict": (False, {"images": images})},
