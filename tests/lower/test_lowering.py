@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from portdet_torch.target import TARGET
 
 from portdet import ops
 from portdet.errors import PortdetError
@@ -16,6 +15,7 @@ from portdet.lower.emit import emit
 from portdet.lower.names import native_names
 from portdet.lower.text import wrap
 from portdet.spec import BatchNorm2d, Conv2d, Module, Param, Sequential, function
+from portdet_torch.target import TARGET
 
 
 @function
