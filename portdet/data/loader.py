@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,16 +187,6 @@ class EvalLoader(_Loader):
     def _tasks(self) -> Iterator[Task]:
         for first in range(0, self._count, self._batch):
             yield Task(tuple(min(first + i, self._count - 1) for i in range(self._batch)), self._size)
-
-
-def batch_hash(batch: Batch | EvalBatch) -> str:
-    """16 hexadecimal digits of SHA-256 over names, types, shapes and bytes of all arrays of a batch."""
-    digest = hashlib.sha256()
-    for name, value in vars(batch).items():
-        array: NDArray[Any] = np.ascontiguousarray(value)
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _check_limit(dataset: Dataset, limit: int, policy: str, report: Report) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from portdet.config import Config
-from portdet.data.loader import EvalLoader, TrainLoader, batch_hash
+from portdet.data.loader import EvalLoader, TrainLoader
 from portdet.data.order import batch_size, epoch_order
 from portdet.data.random import generator
 from portdet.data.records import Dataset, Finding, Record, Report
@@ -40,6 +41,14 @@ def configured(**data: Any) -> Config:
         "workers": 0,
     }
     return Config.model_validate({"data": values | data})
+
+
+def batch_hash(batch: Batch) -> str:
+    """All bytes of all arrays."""
+    digest = hashlib.sha256()
+    for name, value in vars(batch).items():
+        digest.update(f"{name} {np.asarray(value).dtype} {np.shape(value)}".encode() + np.asarray(value).tobytes())
+    return digest.hexdigest()
 
 
 def hashes(batches: Iterator[Batch]) -> list[str]:
@@ -199,17 +208,6 @@ def test_images_that_lose_all_boxes_are_counted() -> None:
     (batch,) = loader.epoch(0)
     assert (~batch.valid.any(1)).sum() == 1
     assert loader.report.places[Finding.ALL_LOST] == ["scene 0"]
-
-
-def test_hash_sees_every_array() -> None:
-    config = configured()
-    batch = next(TrainLoader(read_scenes(config.data, "train"), config, **PLAIN).epoch(0))
-    seen = {batch_hash(batch)}
-    for name in vars(batch):
-        arrays = {key: value.copy() for key, value in vars(batch).items()}
-        arrays[name].flat[0] = 1 - arrays[name].flat[0]
-        seen.add(batch_hash(Batch(**arrays)))
-    assert len(seen) == 6
 
 
 @pytest.fixture
