@@ -38,7 +38,7 @@ def box_targets(boxes: Any, images: Any, anchors: Anchors, round_centres: bool) 
     best = ops.argmax(inter / (area - inter), axis=2)
     nearest = ops.gather(ops.broadcast_to(table, shape=(boxes.shape[0], len(anchors), 2)), best)
     # a share of 0 counts as 1, as in the original; padding has size 0, and its log must be finite
-    ratio = ops.where(size > 0.0, size, ops.broadcast_to(extent, shape=size.shape)) / nearest
+    ratio = ops.where(size > 0.0, size, extent) / nearest
     return place, ops.log(ops.cast(ratio, dtype="float")), best
 
 
