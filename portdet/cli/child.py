@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,17 @@ def run_child(
     with tempfile.TemporaryDirectory(prefix="portdet-") as scratch:
         answer, printed = Path(scratch, "answer.json"), log or Path(scratch, "printed.txt")
         path = os.pathsep.join(entry for entry in sys.path if entry)
-        with printed.open("wb") as stream:
-            child = subprocess.Popen(
+        with (
+            printed.open("wb") as stream,
+            subprocess.Popen(
                 [sys.executable, "-m", module, json.dumps(request), str(answer)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # closes when this process ends, however that happens
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": path, **(env or {})},
                 start_new_session=True,  # so that a timeout ends its loader's workers too
-            )
+            ) as child,
+        ):
             try:
                 code = child.wait(timeout)
             except subprocess.TimeoutExpired:
@@ -42,7 +45,6 @@ def run_child(
             finally:
                 if child.poll() is None:
                     os.killpg(child.pid, signal.SIGKILL)
-                    child.wait()
         if code or not answer.is_file():
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
             raise PortdetError(f"{module} {how}{_tail(printed)}")
@@ -53,12 +55,21 @@ def run_child(
 
 
 def serve(work: Callable[[Any], Any]) -> None:
-    """The child's side: hand the request to `work`, its answer back; a PortdetError is raised again in the parent."""
+    """The child's side: hand the request to `work`, its answer back; a PortdetError is raised again in the parent.
+
+    The child ends when its parent does.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         answer = {"answer": work(json.loads(sys.argv[1]))}
     except PortdetError as error:
         answer = {"what": error.what, "fix": error.fix, "where": error.where}
     Path(sys.argv[2]).write_text(json.dumps(answer), encoding="utf-8")
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)  # not sys.stdin: its lock would be held when the interpreter ends
+    os._exit(1)
 
 
 def _tail(printed: Path) -> str:

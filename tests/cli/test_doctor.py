@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
+import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,38 @@ def test_a_child_that_hangs_is_ended_with_its_own_children(tmp_path: Path, monke
     with pytest.raises(PortdetError, match="did not end within 6 s"):
         run_child(_module(tmp_path, "child_hangs", code, monkeypatch), {}, timeout=6)
     assert time.monotonic() - start < 30
-    grandchild = int((tmp_path / "pid").read_text())
-    state = Path(f"/proc/{grandchild}/stat")
-    assert not state.exists() or state.read_text().split()[2] in "ZX", signal.SIGKILL
+    assert _within(10, lambda: _gone(int((tmp_path / "pid").read_text())))
+
+
+def _gone(pid: int) -> bool:
+    """Ended, or dead and not yet collected by its new parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "import os, time\nfrom portdet.cli.child import serve\n"
+        "def work(request):\n"
+        f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n    time.sleep(120)\nserve(work)\n"
+    )
+    name = _module(tmp_path, "child_waits", code, monkeypatch)
+    call = (
+        f"import sys; sys.path[:] = {sys.path!r}; from portdet.cli.child import run_child; "
+        f"run_child({name!r}, {{}}, timeout=120)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", call])
+    pid = tmp_path / "pid"
+    assert _within(60, lambda: pid.is_file() and pid.read_text() != "")
+    parent.kill()
+    parent.wait()
+    assert _within(30, lambda: _gone(int(pid.read_text())))
+
+
+def _within(seconds: float, true: Callable[[], bool]) -> bool:
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.1)
+    return true()
