@@ -13,6 +13,7 @@ from portdet.session import Check
 from portdet_paddle.start import mkl_kind
 
 TESTED = "3.3"
+RUN_CHECK = "python -c 'import paddle; paddle.utils.run_check()'"
 
 # In a process of its own: paddle must not share one with mindspore, and a broken installation may end the process.
 PROBE = """
@@ -65,9 +66,12 @@ def _kernels() -> list[Check]:
 def _devices() -> list[Check]:
     try:
         done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=120, check=False)
-        facts = json.loads(done.stdout.strip().splitlines()[-1])
+        facts = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else {}
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
-        return [Check("fail", f"paddle does not run: {error}", "python -c 'import paddle; paddle.utils.run_check()'")]
+        return [Check("fail", f"paddle does not run: {error}", RUN_CHECK)]
+    if not facts:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return [Check("fail", f"paddle does not run, exit code {done.returncode}: {last}", RUN_CHECK)]
     if facts["sum"] != 9:
         return [Check("fail", f"a convolution on cpu gives {facts['sum']}, not 9", "reinstall paddle")]
     out = [Check("ok", "device cpu")]

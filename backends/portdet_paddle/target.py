@@ -52,6 +52,15 @@ def _reduce(name: str) -> Callable[[Args], str]:
     return write
 
 
+def _reshape(a: Args) -> str:
+    return f"{a.tight(0)}.reshape({', '.join(a.attrs.hole('shape', size) for size in a.attrs.raw['shape'])})"
+
+
+def _stack(a: Args) -> str:
+    axis = f", axis={a.attrs['axis']}" if a.attrs.raw["axis"] else ""
+    return f"paddle.stack({a[0]}{axis})"
+
+
 def _extremum(name: str, bound: str) -> Callable[[Args], str]:
     """Tensors only: a number becomes a bound of `clip`."""
 
@@ -91,11 +100,11 @@ TARGET = Target(
         "logical_not": "paddle.logical_not({0})",
         "where": "paddle.where({0}, {1}, {2})",
         "cast": lambda a: f"{a.tight(0)}.astype('{DTYPES[a.attrs.raw['dtype']]}')",
-        "reshape": "{0}.reshape({shape})",
+        "reshape": _reshape,
         "permute": "{0}.transpose({axes})",
         "broadcast_to": "{0}.expand({shape})",
         "concat": "paddle.concat({0}, axis={axis})",
-        "stack": "paddle.stack({0}, axis={axis})",
+        "stack": _stack,
         "iota": "paddle.arange({length}, dtype={0}.dtype)",
         "constant": "paddle.to_tensor({values}, dtype={0}.dtype)",
         "gather": "paddle.take_along_axis({0}, {1}.unsqueeze(-1), axis=1)",
