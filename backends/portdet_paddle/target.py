@@ -10,10 +10,17 @@ from portdet.lower.text import Args, Attrs
 
 DTYPES = {"float": "float32", "float32": "float32", "int32": "int32", "bool": "bool"}
 
-# Paddle 3.3 stores the biased variance of a batch on CPU and, by its source, the unbiased one under cuDNN, which takes
-# all 4-d inputs on GPU. With new = keep * old + (1 - keep) * v, the wanted keep * old + (1 - keep) * v * n / (n - 1) is
-# new + (new - keep * old) / (n - 1): vectors of C values only.
-BATCH_NORM = """
+# Batch norm: Paddle 3.3 stores the biased variance of a batch on CPU and, by its source, the unbiased one under cuDNN,
+# which takes all 4-d inputs on GPU. With new = keep * old + (1 - keep) * v, the wanted
+# keep * old + (1 - keep) * v * n / (n - 1) is new + (new - keep * old) / (n - 1): vectors of C values, 1.4 ms in a step
+# of YOLOv3. The kernel gets a copy to update: backward refuses a variance that was changed after it.
+# Cross entropy: Paddle's own gives the target no gradient and does not broadcast. This form neither overflows nor
+# cancels, and its gradient at 0 is right.
+HEADER = """import paddle
+from paddle import nn
+from paddle.nn import functional as F
+
+
 class BatchNorm2D(nn.BatchNorm2D):  # stores a batch's unbiased variance; Paddle's own stores the biased one on CPU
     def forward(self, x):
         if not self.training or paddle.get_device() != "cpu":
@@ -21,7 +28,11 @@ class BatchNorm2D(nn.BatchNorm2D):  # stores a batch's unbiased variance; Paddle
         variance, others = self._variance.clone(), x.shape[0] * x.shape[2] * x.shape[3] - 1
         y = F.batch_norm(x, self._mean, variance, self.weight, self.bias, True, self._momentum, self._epsilon)
         paddle.assign(variance + (variance - self._variance * self._momentum) / others, self._variance)
-        return y"""
+        return y
+
+
+def bce_with_logits(x, target):  # Paddle's own gives the target no gradient
+    return F.softplus(-x) * target + F.softplus(x) * (1.0 - target)"""
 
 
 def _conv(attrs: Attrs) -> str:
@@ -74,11 +85,11 @@ def _extremum(name: str, bound: str) -> Callable[[Args], str]:
 
 TARGET = Target(
     name="paddle",
-    header=f"import paddle\nfrom paddle import nn\nfrom paddle.nn import functional as F\n\n{BATCH_NORM}",
+    header=HEADER,
     base="nn.Layer",
     forward="forward",
     sequential="nn.Sequential",
-    reserved=frozenset({"paddle", "nn", "F", "BatchNorm2D"}),
+    reserved=frozenset({"paddle", "nn", "F", "BatchNorm2D", "bce_with_logits"}),
     layers={
         "Conv2d": Layer(_conv, {"weight": "weight", "bias": "bias"}),
         "BatchNorm2d": Layer(
@@ -96,7 +107,7 @@ TARGET = Target(
         "maximum": _extremum("maximum", "min"),
         "minimum": _extremum("minimum", "max"),
         "stop_gradient": "{0}.detach()",
-        "bce_with_logits": "F.binary_cross_entropy_with_logits({0}, {1}, reduction='none')",
+        "bce_with_logits": "bce_with_logits({0}, {1})",
         "logical_not": "paddle.logical_not({0})",
         "where": "paddle.where({0}, {1}, {2})",
         "cast": lambda a: f"{a.tight(0)}.astype('{DTYPES[a.attrs.raw['dtype']]}')",
