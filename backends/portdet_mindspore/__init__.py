@@ -1,0 +1,34 @@
+"""The MindSpore backend. mindspore is imported when a session is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from portdet.session import Check, Options, Recipe, Session
+from portdet_mindspore.target import TARGET
+
+
+class MindSporeBackend:
+    """MindSpore on cpu, Ascend and cuda, in PyNative ('eager') or graph mode ('compiled')."""
+
+    name = "mindspore"
+    target = TARGET
+
+    def open_session(
+        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
+    ) -> Session:
+        from portdet_mindspore.process import prepare
+
+        prepare()
+        from portdet_mindspore.session import MindSporeSession
+
+        return MindSporeSession(source, class_name, recipe, names, options)
+
+    def doctor(self) -> list[Check]:
+        from portdet_mindspore.doctor import checks
+
+        return checks()
+
+
+BACKEND = MindSporeBackend()

@@ -1,0 +1,179 @@
+"""A detector in MindSpore: its train step, state and predictions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+
+from portdet.backends import check_weights, import_source
+from portdet.errors import PortdetError
+from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
+from portdet_mindspore.device import use_device
+from portdet_mindspore.ema import DeviceShadow, HostShadow, Shadow
+from portdet_mindspore.step import Trained, make_backward, make_update
+
+
+class MindSporeSession:
+    """One generated cell, its momentum and its EMA on one device. Mode 'eager' is PyNative, 'compiled' graph mode."""
+
+    backend = "mindspore"
+
+    def __init__(
+        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
+    ) -> None:
+        if options.precision != "float32":
+            raise PortdetError(
+                f"precision '{options.precision}': mindspore runs float32 alone", fix="use --backend torch for float64"
+            )
+        ms.set_context(mode=ms.PYNATIVE_MODE)  # what is compiled is wrapped in ms.jit
+        self.device, self.mode, self.recipe, self.names = use_device(options.device), options.mode, recipe, dict(names)
+        self.threads = options.threads or os.cpu_count() or 1
+        self.model: Any = getattr(import_source(source), class_name)()
+        parameters = dict(self.model.parameters_and_names())
+        self.live: dict[str, Any] = {name: parameters[native] for name, native in names.items()}
+        self._build_step()
+        self.shadow: Shadow | None = None
+        if recipe.ema:
+            self.shadow = HostShadow(self.live, self.threads) if self.device == "cpu" else DeviceShadow(self.live)
+
+    def _build_step(self) -> None:
+        recipe = self.recipe
+        wanted = {name: group for group in recipe.groups for name in group.names}
+        for name, parameter in self.live.items():
+            parameter.requires_grad = name in wanted
+        self.trained: dict[str, Trained] = {}
+        for name, group in wanted.items():
+            weight = self.live[name]
+            momentum = ms.Parameter(ms.Tensor(np.zeros(weight.shape, np.float32)), f"momentum.{name}")
+            self.trained[name] = Trained(weight, momentum, group.weight_decay, group.lr_scale)
+        weights = ms.ParameterTuple([item.weight for item in self.trained.values()])
+        self.backward = self._compiled(make_backward(self.model, weights, find_overflow=recipe.dynamic_scale))
+        settings = list(self.trained.values()), recipe.momentum, recipe.nesterov, recipe.clip_norm
+        self.updates = {scaled: self._compiled(make_update(*settings, scaled=scaled)) for scaled in (False, True)}
+        self.predictor = self._compiled(self.model.construct)
+
+    def _compiled(self, function: Any) -> Any:
+        return ms.jit(function) if self.mode == "compiled" else function
+
+    # ------------------------------------------------------------------ weights and state
+    def load_weights(self, weights: Mapping[str, Array]) -> None:
+        check_weights(weights, self.names, {name: tuple(p.shape) for name, p in self.live.items()})
+        _copy_in(self.live, weights)
+        for item in self.trained.values():
+            item.momentum.set_data(ms.Tensor(np.zeros(item.momentum.shape, np.float32)))
+        if self.shadow is not None:
+            zero = self.recipe.ema_zero_start
+            self.shadow.load({name: np.zeros_like(weights[name]) if zero else weights[name] for name in self.live})
+
+    def weights(self) -> Arrays:
+        return {name: _numpy(parameter) for name, parameter in self.live.items()}
+
+    def state(self) -> Arrays:
+        state = {f"weights/{name}": _numpy(parameter) for name, parameter in self.live.items()}
+        state |= {f"momentum/{name}": _numpy(item.momentum) for name, item in self.trained.items()}
+        if self.shadow is not None:
+            state |= {f"ema/{name}": array for name, array in self.shadow.arrays().items()}
+        return state
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        parts: dict[str, dict[str, Array]] = {"weights": {}, "momentum": {}, "ema": {}}
+        for key, array in state.items():
+            part, _, name = key.partition("/")
+            parts.setdefault(part, {})[name] = array
+        if (self.shadow is not None) != bool(parts["ema"]):
+            raise PortdetError("the state and this run disagree on keeping an EMA", fix="resume with the same ema.kind")
+        self.load_weights(parts["weights"])
+        _copy_in({name: item.momentum for name, item in self.trained.items()}, parts["momentum"])
+        if self.shadow is not None:
+            self.shadow.load(parts["ema"])
+
+    @contextmanager
+    def ema_weights(self, correction: float = 1.0) -> Iterator[None]:
+        if self.shadow is None:
+            raise PortdetError("this run keeps no EMA", fix="set ema.kind")
+        raw = self.weights()
+        try:
+            _copy_in(self.live, {name: array / np.float32(correction) for name, array in self.shadow.arrays().items()})
+            yield
+        finally:
+            _copy_in(self.live, raw)
+
+    # ------------------------------------------------------------------ steps
+    def _backward(self, batch: Batch, loss_scale: float) -> tuple[dict[str, float], bool, Any]:
+        """Losses by name, whether all gradients are finite, and the gradients times loss_scale."""
+        self.model.set_train(True)
+        inputs = map(_tensor, (batch.images, batch.boxes, batch.labels, batch.valid))
+        names, values, grads = self.backward(*inputs, ms.Tensor(loss_scale, ms.float32))
+        *losses, finite = values.asnumpy().tolist()
+        return dict(zip(names, losses, strict=True)), bool(finite), grads
+
+    def train_step(self, batch: Batch, values: StepValues) -> StepResult:
+        losses, finite, grads = self._backward(batch, values.loss_scale)
+        if not finite:
+            return StepResult(losses, skipped=True)
+        update = self.updates[values.loss_scale != 1.0]
+        update(ms.Tensor(values.lr, ms.float32), ms.Tensor(1.0 / values.loss_scale, ms.float32), *grads)
+        if self.shadow is not None:
+            self.shadow.update(values.ema_decay)
+        return StepResult(losses)
+
+    def losses_and_gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
+        losses, _, grads = self._backward(batch, 1.0)
+        return losses, {name: _numpy(grad) for name, grad in zip(self.trained, grads, strict=True)}
+
+    def predict(self, images: Array) -> Array:
+        self.model.set_train(False)
+        return _numpy(self.predictor(_tensor(images)))
+
+    def activations(self, images: Array) -> Arrays:
+        found: Arrays = {}
+
+        def keep(path: str) -> Any:
+            def hook(_cell: Any, _inputs: Any, output: Any) -> None:
+                if isinstance(output, ms.Tensor):
+                    found[path] = _numpy(output)
+
+            return hook
+
+        hooks = [cell.register_forward_hook(keep(path)) for path, cell in self.model.cells_and_names() if path]
+        try:
+            self.model.set_train(False)
+            self.model(_tensor(images))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "mindspore": ms.__version__,
+            "device": self.device,
+            "mode": self.mode,
+            "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA", "unset"),
+            "dtype": "float32",
+        }
+
+    def close(self) -> None:
+        self.live, self.trained, self.updates, self.shadow = {}, {}, {}, None
+        self.model = self.backward = self.predictor = None
+
+
+def _tensor(array: Array) -> Any:
+    array = np.ascontiguousarray(array)
+    return ms.Tensor(array.astype(np.float32) if array.dtype == np.float64 else array)
+
+
+def _copy_in(parameters: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+    for name, parameter in parameters.items():
+        parameter.set_data(ms.Tensor(np.array(arrays[name], np.float32)))
+
+
+def _numpy(tensor: Any) -> Array:
+    array: Array = tensor.asnumpy()
+    return array.copy()  # on CPU it shares the tensor's memory, and later steps change it
