@@ -41,15 +41,6 @@ def small_backbone() -> Arrays:
 
 
 @pytest.fixture(scope="session")
-def oracles() -> Path:
-    """Files that other programs wrote."""
-    root = Path(os.environ.get("PORTDET_SHARED", Path(__file__).parents[2].parent / "shared")) / "oracles"
-    if not root.is_dir():
-        pytest.skip(f"no folder {root}: set PORTDET_SHARED")
-    return root
-
-
-@pytest.fixture(scope="session")
 def run_alone() -> Callable[[str, Path], str]:
     """Run a script in a Python process of its own, in a folder: Paddle and MindSpore cannot share one."""
 

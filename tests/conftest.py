@@ -15,7 +15,7 @@ import pytest
 @pytest.fixture(scope="session")
 def oracles() -> Path:
     """The folder of oracle bundles, or a skip with the reason."""
-    shared = Path(os.environ.get("PORTDET_SHARED") or Path(__file__).parents[2].parent / "shared")
+    shared = Path(os.environ.get("PORTDET_SHARED") or Path(__file__).parents[1].parent / "shared")
     folder = shared / "oracles"
     if not folder.is_dir():
         pytest.skip(f"no oracle bundles in {folder} (set PORTDET_SHARED)")

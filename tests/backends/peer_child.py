@@ -1,0 +1,43 @@
+"""One backend on a peer's weights and batch: `python peer_child.py BACKEND MODE IN.npz OUT.npz`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from portdet.backends import open_session
+from portdet.models import load_model
+from portdet.session import Batch, Group, Options, Recipe, StepValues
+
+
+def main() -> None:
+    backend, mode, source, target = sys.argv[1:]
+    given = np.load(source)
+    weights = {name.removeprefix("w/"): given[name] for name in given.files if name.startswith("w/")}
+    detector = load_model({"name": "yolov3"}, imgsz=128, max_boxes=given["boxes"].shape[1])
+    trained = tuple(name for name, info in detector.graph.weights().items() if info.trainable)
+    recipe = Recipe((Group(trained, 0.0),), momentum=0.0)
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_session(detector, backend, recipe, Options(mode=mode, threads=1), Path(folder))
+        session.load_weights(weights)
+        batch = Batch(given["images"], given["boxes"], given["labels"], given["valid"], np.arange(2))
+        out = {"decoded": session.predict(batch.images)}
+        if mode == "eager":
+            out |= {f"act/{name}": value for name, value in session.activations(batch.images).items()}
+            losses, gradients = session.losses_and_gradients(batch)
+            out |= {f"grad/{name}": value for name, value in gradients.items()}
+            out |= {f"gradloss/{name}": np.float64(value) for name, value in losses.items()}
+        session.load_weights(weights)
+        result = session.train_step(batch, StepValues(lr=float(given["lr"])))
+        out |= {f"loss/{name}": np.float64(value) for name, value in result.losses.items()}
+        out |= {f"after/{name}": value for name, value in session.weights().items()}
+        again = session.train_step(batch, StepValues(lr=0.0))
+        out["loss_after"] = np.float64(again.losses["loss"])
+    np.savez(target, **out)
+
+
+if __name__ == "__main__":
+    main()
