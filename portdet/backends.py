@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import textwrap
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -64,6 +65,8 @@ def open_session(
     """Write the source into `folder`, import it and build the backend's session."""
     chosen = load_backend(backend)
     target = target or chosen.target
+    if options.mode == "default":
+        options = replace(options, mode=chosen.default_mode)
     source = write_source(detector, target, folder / f"model_{target.name}.py")
     names = native_names(detector.graph, target)
     return chosen.open_session(source, detector.graph.class_name, recipe, names, options)

@@ -125,8 +125,10 @@ class TrainConfig(Section):
         "torch", description="torch, mindspore, paddle or another installed backend"
     )
     device: str = Field("cpu", description="cpu, cuda, cuda:1, npu, npu:0 (Ascend); absent: an error, never a fallback")
-    mode: Literal["eager", "compiled"] = Field(
-        "eager", description="compiled: torch.compile, ms.jit graph mode, paddle.jit.to_static"
+    mode: Literal["default", "eager", "compiled"] = Field(
+        "default",
+        description="compiled: torch.compile, ms.jit graph mode, paddle.jit.to_static; "
+        "default: what most train with, graph mode on MindSpore, eager on PyTorch and Paddle",
     )
     threads: int = Field(0, ge=0, description="threads of the framework; 0: all cores")
     pretrained: str = Field("", description="weights to start from, any format that `convert` reads")

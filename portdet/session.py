@@ -159,6 +159,7 @@ class Backend(Protocol):
 
     name: str
     target: Target
+    default_mode: str  # what "default" means: 'eager' or 'compiled'
 
     def open_session(
         self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options

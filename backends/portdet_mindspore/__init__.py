@@ -14,6 +14,7 @@ class MindSporeBackend:
 
     name = "mindspore"
     target = TARGET
+    default_mode = "compiled"
 
     def open_session(
         self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options

@@ -14,6 +14,7 @@ class PaddleBackend:
 
     name = "paddle"
     target = TARGET
+    default_mode = "eager"
 
     def open_session(
         self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
