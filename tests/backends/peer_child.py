@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def main() -> None:
         session = open_session(detector, backend, recipe, Options(mode=mode, threads=1), Path(folder))
         session.load_weights(weights)
         batch = Batch(given["images"], given["boxes"], given["labels"], given["valid"], np.arange(2))
-        out = {"decoded": session.predict(batch.images)}
+        out: dict[str, Any] = {"decoded": session.predict(batch.images)}
         if mode == "eager":
             out |= {f"act/{name}": value for name, value in session.activations(batch.images).items()}
             losses, gradients = session.losses_and_gradients(batch)

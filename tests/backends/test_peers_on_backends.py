@@ -1,9 +1,9 @@
 """Full YOLOv3 on each backend against mindspore-ai/models itself: features, heads, boxes, losses, gradients, a step.
 
-Bounds: forward 5e-5 of the largest value, losses 2e-5, gradients of the outputs' own weights 1e-5. Gradients further down
-pass hundreds of ReLUs on 4 x 4 grids, and those that stand on the other side of zero in one program's float32 move them:
-against float64 the peer's own gradients are off by 1.3 % in the median of the tensors it stored, portdet's in torch by
-0.3 %. So they are held to 2 % in the median and 5 % at worst here; the tight bounds are in the small fixture's tests.
+Bounds: forward 5e-5 of the largest value, losses 2e-5, gradients of the outputs' own weights 1e-5. Gradients further
+down pass hundreds of ReLUs on 4 x 4 grids, and those that stand on the other side of zero in one program's float32 move
+them: against float64 the peer's own gradients are off by 1.3 % in the median of the tensors it stored, portdet's in
+torch by 0.3 %. So they are held to 2 % in the median and 5 % at worst; the tight bounds are in the small fixture's tests.
 """
 
 from __future__ import annotations
@@ -38,7 +38,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, oracles: Path, mindspore_we
     return path
 
 
-@pytest.fixture(scope="module", params=["torch-eager", "mindspore-compiled", "mindspore-eager", "paddle-eager"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "torch-eager",
+        "mindspore-compiled",
+        "paddle-eager",
+        pytest.param("mindspore-eager", marks=pytest.mark.slow),
+    ],
+)
 def ran(request: pytest.FixtureRequest, bundle: Path) -> Arrays:
     backend, mode = request.param.split("-")
     if importlib.util.find_spec(PACKAGES[backend]) is None:
