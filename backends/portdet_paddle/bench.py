@@ -43,7 +43,7 @@ def peak_device_bytes() -> int:
     return int(paddle.device.cuda.max_memory_allocated()) if paddle.is_compiled_with_cuda() else 0
 
 
-@paddle.no_grad()  # type: ignore[untyped-decorator]
+@paddle.no_grad()
 def convolution_seconds(options: Options) -> float:
     """See `portdet.bench.BareBackend`."""
     paddle.set_device(find_device(options.device))

@@ -145,12 +145,12 @@ class PaddleSession:
         grads = {name: _numpy(paddle.zeros_like(t) if t.grad is None else t.grad) for name, t in self.trained.items()}
         return _floats(losses), grads
 
-    @paddle.no_grad()  # type: ignore[untyped-decorator]
+    @paddle.no_grad()
     def predict(self, images: Array) -> Array:
         self.model.eval()
         return _numpy(self.run(paddle.to_tensor(images)))
 
-    @paddle.no_grad()  # type: ignore[untyped-decorator]
+    @paddle.no_grad()
     def activations(self, images: Array) -> Arrays:
         found: Arrays = {}
 

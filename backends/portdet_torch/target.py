@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from portdet.lower.target import Layer, Target
@@ -47,7 +48,7 @@ def _cast64(a: Args) -> str:
     return f"{a.tight(0)}.double()" if a.attrs.raw["dtype"] == "float" else _cast(a)
 
 
-def _reduce(name: str) -> object:
+def _reduce(name: str) -> Callable[[Args], str]:
     def write(a: Args) -> str:
         raw = a.attrs.raw
         if raw["axis"] is None:

@@ -3,7 +3,7 @@
 Bounds: forward 5e-5 of the largest value, losses 2e-5, gradients of the outputs' own weights 1e-5. Gradients further
 down pass hundreds of ReLUs on 4 x 4 grids, and those that stand on the other side of zero in one program's float32 move
 them: against float64 the peer's own gradients are off by 1.3 % in the median of the tensors it stored, portdet's in
-torch by 0.3 %. So they are held to 2 % in the median and 5 % at worst; the tight bounds are in the small fixture's tests.
+torch by 0.3 %. So they are held to 2 % in the median and 5 % at worst; the tight bounds are in the small tests.
 """
 
 from __future__ import annotations
