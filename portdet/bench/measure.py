@@ -37,7 +37,7 @@ from portdet.train.loop import Trainer
 
 Step = Callable[[], object]
 LR = 1e-6  # weights hardly move, so no step overflows
-ROUNDS = 3
+ROUNDS = 5
 WARM = 3
 
 

@@ -15,7 +15,7 @@ TIMEOUT = 3600.0
 @click.command(cls=ConfigCommand, keys=("device", "mode", "threads", "batch", "imgsz", "workers"))
 @click.argument("config")
 @click.option("--backend", "names", multiple=True, metavar="NAME", help="Only this backend; may be repeated.")
-@click.option("--steps", default=30, show_default=True, help="Timed steps of each variant, in three rounds.")
+@click.option("--steps", default=30, show_default=True, help="Timed steps of each variant, in five rounds.")
 @click.option("--synthetic", is_flag=True, help="Train on drawn scenes of the input's size instead of CONFIG's data.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -26,6 +26,7 @@ def command(
     \b
     bare     generated module, forward with loss, backward, the framework's own momentum SGD
     portdet  the same as `portdet train` does it: loader, EMA and logging included
+    of best  the ratio of the quickest steps, which other work on the machine disturbs least
     EMA      a step with and without it, in turn, as a share of the step
 
     \b
