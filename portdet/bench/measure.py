@@ -173,7 +173,8 @@ class _Variants:
         t = config.train
         self.config, self.detector, self.folder, self.stack = config, detector, folder, stack
         self.backend = load_backend(t.backend)
-        self.options = Options(t.device, t.mode, t.threads)
+        mode = self.backend.default_mode if t.mode == "default" else t.mode
+        self.options = Options(t.device, mode, t.threads)
         self.weights: Arrays = initial_weights(detector.graph, t.seed)
         self.recipe = recipe(config, {name: info.shape for name, info in detector.graph.weights().items()})
         self.loop_has_ema = self.recipe.ema
