@@ -33,7 +33,9 @@ class TorchSession:
         # TF32 keeps 10 bits of the mantissa: it would hide every difference that alignment looks for
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        if self.torch_device.type != "cpu":  # CPU kernels are deterministic as they are
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.utils.deterministic.fill_uninitialized_memory = False  # else every new tensor is written twice
         self.dtype = torch.float64 if options.precision == "float64" else torch.float32
         self.model: Any = getattr(import_source(source), class_name)().to(self.torch_device, self.dtype)
         tensors = self.model.state_dict(keep_vars=True)

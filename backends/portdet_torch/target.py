@@ -60,9 +60,9 @@ def _reduce(name: str) -> Callable[[Args], str]:
 
 
 def _extremum(a: Args, name: str, bound: str) -> str:
-    """Against a number `clamp`'s gradient at the bound differs (0 in torch 2.15, 1 elsewhere): make it a tensor."""
+    """A number becomes a bound of `clamp`, whose gradient at the bound itself is not ours (0 or 1 against 1/2)."""
     if a.texts[1][0].startswith("\0"):
-        return f"torch.{name}({a[0]}, {a.tight(0)}.new_tensor({a[1]}))"
+        return f"torch.clamp({a[0]}, {bound}={a[1]})"
     return f"torch.{name}({a[0]}, {a[1]})"
 
 
