@@ -17,6 +17,7 @@ import numpy as np
 from mindspore import ops
 
 from portdet.session import Array, Arrays
+from portdet_mindspore.arrays import copy_in, to_numpy
 
 
 class Shadow(Protocol):
@@ -72,8 +73,7 @@ class DeviceShadow:
         self.run(ms.Tensor(decay, ms.float32))
 
     def arrays(self) -> Arrays:
-        return {name: tensor.asnumpy().copy() for name, tensor in zip(self.names, self.shadow, strict=True)}
+        return {name: to_numpy(tensor) for name, tensor in zip(self.names, self.shadow, strict=True)}
 
     def load(self, arrays: Mapping[str, Array]) -> None:
-        for name, tensor in zip(self.names, self.shadow, strict=True):
-            tensor.set_data(ms.Tensor(np.array(arrays[name], np.float32)))
+        copy_in(dict(zip(self.names, self.shadow, strict=True)), arrays)

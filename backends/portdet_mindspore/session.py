@@ -14,6 +14,7 @@ import numpy as np
 from portdet.backends import check_weights, import_source
 from portdet.errors import PortdetError
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
+from portdet_mindspore.arrays import copy_in, to_numpy, to_tensor
 from portdet_mindspore.device import use_device
 from portdet_mindspore.ema import DeviceShadow, HostShadow, Shadow
 from portdet_mindspore.step import Trained, make_backward, make_update
@@ -64,19 +65,19 @@ class MindSporeSession:
     # ------------------------------------------------------------------ weights and state
     def load_weights(self, weights: Mapping[str, Array]) -> None:
         check_weights(weights, self.names, {name: tuple(p.shape) for name, p in self.live.items()})
-        _copy_in(self.live, weights)
-        for item in self.trained.values():
-            item.momentum.set_data(ms.Tensor(np.zeros(item.momentum.shape, np.float32)))
+        copy_in(self.live, weights)
+        momenta = {name: item.momentum for name, item in self.trained.items()}
+        copy_in(momenta, {name: np.zeros(momentum.shape) for name, momentum in momenta.items()})
         if self.shadow is not None:
             zero = self.recipe.ema_zero_start
             self.shadow.load({name: np.zeros_like(weights[name]) if zero else weights[name] for name in self.live})
 
     def weights(self) -> Arrays:
-        return {name: _numpy(parameter) for name, parameter in self.live.items()}
+        return {name: to_numpy(parameter) for name, parameter in self.live.items()}
 
     def state(self) -> Arrays:
-        state = {f"weights/{name}": _numpy(parameter) for name, parameter in self.live.items()}
-        state |= {f"momentum/{name}": _numpy(item.momentum) for name, item in self.trained.items()}
+        state = {f"weights/{name}": to_numpy(parameter) for name, parameter in self.live.items()}
+        state |= {f"momentum/{name}": to_numpy(item.momentum) for name, item in self.trained.items()}
         if self.shadow is not None:
             state |= {f"ema/{name}": array for name, array in self.shadow.arrays().items()}
         return state
@@ -89,7 +90,7 @@ class MindSporeSession:
         if (self.shadow is not None) != bool(parts["ema"]):
             raise PortdetError("the state and this run disagree on keeping an EMA", fix="resume with the same ema.kind")
         self.load_weights(parts["weights"])
-        _copy_in({name: item.momentum for name, item in self.trained.items()}, parts["momentum"])
+        copy_in({name: item.momentum for name, item in self.trained.items()}, parts["momentum"])
         if self.shadow is not None:
             self.shadow.load(parts["ema"])
 
@@ -99,16 +100,16 @@ class MindSporeSession:
             raise PortdetError("this run keeps no EMA", fix="set ema.kind")
         raw = self.weights()
         try:
-            _copy_in(self.live, {name: array / np.float32(correction) for name, array in self.shadow.arrays().items()})
+            copy_in(self.live, {name: array / np.float32(correction) for name, array in self.shadow.arrays().items()})
             yield
         finally:
-            _copy_in(self.live, raw)
+            copy_in(self.live, raw)
 
     # ------------------------------------------------------------------ steps
     def _backward(self, batch: Batch, loss_scale: float) -> tuple[dict[str, float], bool, Any]:
         """Losses by name, whether all gradients are finite, and the gradients times loss_scale."""
         self.model.set_train(True)
-        inputs = map(_tensor, (batch.images, batch.boxes, batch.labels, batch.valid))
+        inputs = map(to_tensor, (batch.images, batch.boxes, batch.labels, batch.valid))
         names, values, grads = self.backward(*inputs, ms.Tensor(loss_scale, ms.float32))
         *losses, finite = values.asnumpy().tolist()
         return dict(zip(names, losses, strict=True)), bool(finite), grads
@@ -125,11 +126,11 @@ class MindSporeSession:
 
     def losses_and_gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
         losses, _, grads = self._backward(batch, 1.0)
-        return losses, {name: _numpy(grad) for name, grad in zip(self.trained, grads, strict=True)}
+        return losses, {name: to_numpy(grad) for name, grad in zip(self.trained, grads, strict=True)}
 
     def predict(self, images: Array) -> Array:
         self.model.set_train(False)
-        return _numpy(self.predictor(_tensor(images)))
+        return to_numpy(self.predictor(to_tensor(images)))
 
     def activations(self, images: Array) -> Arrays:
         found: Arrays = {}
@@ -137,14 +138,14 @@ class MindSporeSession:
         def keep(path: str) -> Any:
             def hook(_cell: Any, _inputs: Any, output: Any) -> None:
                 if isinstance(output, ms.Tensor):
-                    found[path] = _numpy(output)
+                    found[path] = to_numpy(output)
 
             return hook
 
         hooks = [cell.register_forward_hook(keep(path)) for path, cell in self.model.cells_and_names() if path]
         try:
             self.model.set_train(False)
-            self.model(_tensor(images))
+            self.model(to_tensor(images))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -162,18 +163,3 @@ class MindSporeSession:
     def close(self) -> None:
         self.live, self.trained, self.updates, self.shadow = {}, {}, {}, None
         self.model = self.backward = self.predictor = None
-
-
-def _tensor(array: Array) -> Any:
-    array = np.ascontiguousarray(array)
-    return ms.Tensor(array.astype(np.float32) if array.dtype == np.float64 else array)
-
-
-def _copy_in(parameters: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-    for name, parameter in parameters.items():
-        parameter.set_data(ms.Tensor(np.array(arrays[name], np.float32)))
-
-
-def _numpy(tensor: Any) -> Array:
-    array: Array = tensor.asnumpy()
-    return array.copy()  # on CPU it shares the tensor's memory, and later steps change it

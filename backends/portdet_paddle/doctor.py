@@ -77,11 +77,9 @@ def _devices() -> list[Check]:
     out = [Check("ok", "device cpu")]
     out += [Check("ok", f"device gpu:{i}") for i in range(facts["gpus"])]
     if not facts["gpus"]:
-        out.append(Check("warn", "no CUDA device for paddle", "paddlepaddle-gpu and a driver, if there is a GPU"))
+        out.append(Check("ok", "device cuda: absent", "paddlepaddle-gpu and a driver, if there is a GPU"))
     if "npu" in facts["plugins"]:
         out.append(Check("ok", "plugin npu (Ascend)"))
     else:
-        out.append(
-            Check("warn", "no Ascend for paddle: no plugin npu", "paddle-custom-npu and CANN, if there is an NPU")
-        )
+        out.append(Check("ok", "device npu (Ascend): absent", "paddle-custom-npu and CANN, if there is an NPU"))
     return out
