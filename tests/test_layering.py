@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (
     {"errors", "__version__"},
-    {"config", "files"},
+    {"config", "files", "child"},
     {"ir", "ops", "spec"},  # the core: ops are methods of the graph's values, a spec traces itself
     {"passes", "lower", "reference", "assign"},
     {"losses", "session"},
@@ -23,7 +23,7 @@ LAYERS = (
     {"evaluate", "backends"},
     {"report"},
     {"train", "predict"},
-    {"align"},
+    {"align", "bench"},
     {"cli"},
     {"__main__"},
 )

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from portdet.backends import load_backend, open_session
 from portdet.bench import CONVOLUTION_FLOPS, BareBackend
-from portdet.cli.child import serve
+from portdet.child import serve
 from portdet.config import Config
 from portdet.data import Dataset, open_dataset
 from portdet.data.loader import TrainLoader

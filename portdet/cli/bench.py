@@ -34,7 +34,7 @@ def command(
     """
     from portdet.backends import load_backend
     from portdet.bench.table import table
-    from portdet.cli.child import run_child
+    from portdet.child import run_child
     from portdet.config import load
     from portdet.versions import FRAMEWORKS, framework
 

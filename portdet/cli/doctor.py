@@ -9,7 +9,7 @@ import click
 
 from portdet import versions
 from portdet.backends import backend_names, load_backend
-from portdet.cli.child import run_child
+from portdet.child import run_child
 from portdet.errors import PortdetError
 from portdet.session import Check
 
