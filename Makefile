@@ -37,7 +37,7 @@ check: setup  ## What CI checks besides the tests: style, types, generated sourc
 	$(BIN)/mypy
 
 golden: setup  ## Write the golden files anew; read the difference before you commit it
-	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests -k golden_source
+	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/lower/test_golden_source.py
 
 clean:  ## Remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
