@@ -29,12 +29,12 @@ def _norm(attrs: Attrs) -> str:
     return f"nn.BatchNorm2d({attrs['channels']}, eps={attrs['eps']}, momentum={attrs.hole('momentum', keep)})"
 
 
-def _reduce(name: str) -> Callable[[Args], str]:
+def _reduce(name: str, keepdims: str) -> Callable[[Args], str]:
     def write(a: Args) -> str:
         raw = a.attrs.raw
         if raw["axis"] is None:
             return f"{a.tight(0)}.{name}()"
-        keep = ", keepdims=True" if raw.get("keepdims") else ""
+        keep = f", {keepdims}=True" if raw.get("keepdims") else ""
         return f"{a.tight(0)}.{name}(axis={a.attrs['axis']}{keep})"
 
     return write
@@ -89,8 +89,8 @@ TARGET = Target(
         "iota": "ops.arange({length}, dtype={0}.dtype)",
         "constant": "Tensor({values}, {0}.dtype)",
         "gather": "ops.gather({0}, {1}, axis=1, batch_dims=1)",
-        "sum": _reduce("sum"),
-        "mean": _reduce("mean"),
+        "sum": _reduce("sum", "keepdims"),
+        "mean": _reduce("mean", "keep_dims"),
         "max": _max,
         "argmax": "ops.argmax({0}, dim={axis}).int()",
         "matmul": "ops.matmul({0}, {1})",
