@@ -1,0 +1,113 @@
+"""MindSpore's train step on one small convolution: `python mindspore_child.py IN OUT MODE`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from portdet.errors import PortdetError
+from portdet.session import Arrays, Batch, Group, Options, Recipe, Session, StepValues
+from portdet_mindspore import BACKEND
+from tests.backends.test_mindspore_steps import CASES, DECAY, LR, NET
+
+NAMES = {"conv.weight": "conv.weight", "conv.bias": "conv.bias"}
+
+
+def batch(images: Any) -> Batch:
+    n = len(images)
+    return Batch(images, np.zeros((n, 1, 4), "f4"), np.zeros((n, 1), "i4"), np.zeros((n, 1), bool), np.arange(n))
+
+
+def opened(case: dict[str, Any], mode: str, **options: Any) -> Session:
+    groups = (Group(("conv.weight",), 0.05), Group(("conv.bias",), 0.0, 2.0))
+    chosen = tuple(g for g in groups if g.names[0] in case.get("groups", NAMES))
+    keys = ("nesterov", "clip_norm", "dynamic_scale", "ema_zero_start")
+    recipe = Recipe(chosen, momentum=0.9, ema=True, **{k: case[k] for k in keys if k in case})
+    return BACKEND.open_session(Path("net.py"), "Net", recipe, NAMES, Options(mode=mode, **options))
+
+
+def refusal(call: Callable[[], Any]) -> Any:
+    """The error's text, as an array."""
+    try:
+        call()
+    except PortdetError as error:
+        return np.array(str(error))
+    return np.array("")
+
+
+def main() -> None:
+    given, mode = dict(np.load(sys.argv[1])), sys.argv[3]
+    Path("net.py").write_text(NET)
+    weights = {name: given[name] for name in NAMES}
+    found: Arrays = {}
+    for label, case in CASES.items():
+        session = opened(case, mode)
+        session.load_weights(weights)
+        for step in range(3):
+            values = StepValues(LR[step], case.get("scale", 1.0), DECAY[step])
+            result = session.train_step(batch(given["images"][step]), values)
+            assert not result.skipped
+            found[f"{label}/loss{step}"] = np.array(result.losses["loss"])
+        found |= {f"{label}/{name}": array for name, array in session.state().items()}
+
+    # a step whose scaled gradient overflows changes nothing
+    session = opened({"dynamic_scale": True}, mode)
+    session.load_weights(weights)
+    session.train_step(batch(given["images"][0]), StepValues(0.1, 1024.0, 0.5))
+    before = session.state()
+    result = session.train_step(batch(given["images"][1]), StepValues(0.1, 3e38, 0.5))
+    found["skipped"] = np.array(result.skipped)
+    found["loss_of_skipped"] = np.array(result.losses["loss"])
+    found["unchanged"] = np.array(all(before[n].tobytes() == a.tobytes() for n, a in session.state().items()))
+
+    # rates, scales and decays are inputs of the graph: no step compiles again
+    spent = []
+    for step in range(4):
+        start = time.process_time()
+        session.train_step(batch(given["images"][0]), StepValues(0.01 * (step + 1), 2.0**step, 0.5 + step / 10))
+        spent.append(time.process_time() - start)
+    found["seconds"] = np.array(spent)
+
+    # the average in the model, and the weights back after it
+    raw, average = session.weights(), {n[4:]: a for n, a in session.state().items() if n.startswith("ema/")}
+    plain = session.predict(given["images"][0])
+    with session.ema_weights(0.5):
+        found["held"] = np.array(
+            all(np.array_equal(a, average[n] / np.float32(0.5)) for n, a in session.weights().items())
+        )
+        found["moved"] = np.array(np.abs(session.predict(given["images"][0]) - plain).max())
+    found["back"] = np.array(all(raw[n].tobytes() == a.tobytes() for n, a in session.weights().items()))
+    found["plain_again"] = np.array(np.array_equal(session.predict(given["images"][0]), plain))
+
+    # a shadow that lives on the device gives what the one on the host gives
+    from portdet_mindspore.ema import DeviceShadow, HostShadow, Shadow
+
+    live = session.live  # type: ignore[attr-defined]
+    shadows: list[Shadow] = [HostShadow(live, 2), DeviceShadow(live)]
+    for shadow in shadows:
+        shadow.load(weights)
+        for decay in (0.9, 0.25):
+            shadow.update(decay)
+    host, device = (shadow.arrays() for shadow in shadows)
+    found["shadows"] = np.array(max(np.abs(host[n] - device[n]).max() for n in host))
+    found["shadow_moved"] = np.array(max(np.abs(host[n] - weights[n]).max() for n in host))
+
+    found["no_average"] = refusal(lambda: BACKEND.open_session(
+        Path("net.py"), "Net", Recipe((Group(("conv.weight",), 0.0),)), NAMES, Options(mode=mode)
+    ).ema_weights().__enter__())  # fmt: skip
+    found["missing"] = refusal(lambda: session.load_weights({"conv.weight": weights["conv.weight"]}))
+    found["misshapen"] = refusal(lambda: session.load_weights({**weights, "conv.bias": np.zeros(5, np.float32)}))
+    found["unknown"] = refusal(lambda: session.load_weights({**weights, "conv.gamma": weights["conv.bias"]}))
+    for device in ("Ascend", "npu:1", "cuda:0", "tpu", "cpu:x"):
+        found[f"device {device}"] = refusal(lambda device=device: opened({}, mode, device=device))  # type: ignore[misc]
+    found["float64"] = refusal(lambda: opened({}, mode, precision="float64"))
+    np.savez(sys.argv[2], **found)
+
+
+if __name__ == "__main__":
+    main()
