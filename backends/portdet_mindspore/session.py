@@ -156,6 +156,7 @@ class MindSporeSession:
             "mindspore": ms.__version__,
             "device": self.device,
             "mode": self.mode,
+            "threads": str(os.cpu_count()),  # MindSpore takes all cores; no setting of 2.10 makes it take fewer
             "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA", "unset"),
             "dtype": "float32",
         }

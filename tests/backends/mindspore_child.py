@@ -103,8 +103,8 @@ def main() -> None:
     found["missing"] = refusal(lambda: session.load_weights({"conv.weight": weights["conv.weight"]}))
     found["misshapen"] = refusal(lambda: session.load_weights({**weights, "conv.bias": np.zeros(5, np.float32)}))
     found["unknown"] = refusal(lambda: session.load_weights({**weights, "conv.gamma": weights["conv.bias"]}))
-    for device in ("Ascend", "npu:1", "cuda:0", "tpu", "cpu:x"):
-        found[f"device {device}"] = refusal(lambda device=device: opened({}, mode, device=device))  # type: ignore[misc]
+    for name in ("Ascend", "npu:1", "cuda:0", "tpu", "cpu:x"):
+        found[f"device {name}"] = refusal(lambda name=name: opened({}, mode, device=name))  # type: ignore[misc]
     found["float64"] = refusal(lambda: opened({}, mode, precision="float64"))
     np.savez(sys.argv[2], **found)
 
