@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,7 +20,7 @@ from portdet.lower import emit
 from portdet.lower.names import native_names
 from portdet.lower.target import Target
 from portdet.models import Detector
-from portdet.session import Backend, Options, Recipe, Session
+from portdet.session import Array, Arrays, Backend, Options, Recipe, Session
 
 OWN = {"torch": "portdet_torch", "mindspore": "portdet_mindspore", "paddle": "portdet_paddle"}
 
@@ -95,3 +96,41 @@ def check_weights(given: Mapping[str, Any], names: Mapping[str, str], shapes: Ma
     for name, shape in shapes.items():
         if tuple(given[name].shape) != shape:
             raise PortdetError(f"weight '{name}' is {shape} in the model, {tuple(given[name].shape)} in the file")
+
+
+def split_state(state: Mapping[str, Array], *, keeps_ema: bool) -> tuple[Arrays, Arrays, Arrays]:
+    """`Session.state()` as weights, momentum and EMA by canonical name; raises where only one side keeps an EMA."""
+    parts: dict[str, Arrays] = {"weights": {}, "momentum": {}, "ema": {}}
+    for key, array in state.items():
+        part, _, name = key.partition("/")
+        if part not in parts:
+            raise PortdetError(f"'{key}' is no part of a state", fix=nearest(part, parts))
+        parts[part][name] = array
+    if keeps_ema != bool(parts["ema"]):
+        raise PortdetError("the state and this run disagree on keeping an EMA", fix="resume with the same ema.kind")
+    return parts["weights"], parts["momentum"], parts["ema"]
+
+
+@contextmanager
+def watched(
+    modules: Iterable[tuple[str, Any]], register: str, tensor: type, to_numpy: Callable[[Any], Array]
+) -> Iterator[Arrays]:
+    """Collects the outputs of modules that return one tensor, by path, while the context is open.
+
+    register: the framework's method that takes a hook (module, inputs, output).
+    """
+    found: Arrays = {}
+
+    def keep(path: str) -> Callable[[Any, Any, Any], None]:
+        def hook(_module: Any, _inputs: Any, output: Any) -> None:
+            if isinstance(output, tensor):
+                found[path] = to_numpy(output)
+
+        return hook
+
+    hooks = [getattr(module, register)(keep(path)) for path, module in modules if path]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -11,7 +11,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
-from portdet.backends import check_weights, import_source
+from portdet.backends import check_weights, import_source, split_state, watched
 from portdet.errors import PortdetError
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
 from portdet_mindspore.arrays import copy_in, to_numpy, to_tensor
@@ -83,16 +83,11 @@ class MindSporeSession:
         return state
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        parts: dict[str, dict[str, Array]] = {"weights": {}, "momentum": {}, "ema": {}}
-        for key, array in state.items():
-            part, _, name = key.partition("/")
-            parts.setdefault(part, {})[name] = array
-        if (self.shadow is not None) != bool(parts["ema"]):
-            raise PortdetError("the state and this run disagree on keeping an EMA", fix="resume with the same ema.kind")
-        self.load_weights(parts["weights"])
-        copy_in({name: item.momentum for name, item in self.trained.items()}, parts["momentum"])
+        weights, momentum, average = split_state(state, keeps_ema=self.shadow is not None)
+        self.load_weights(weights)
+        copy_in({name: item.momentum for name, item in self.trained.items()}, momentum)
         if self.shadow is not None:
-            self.shadow.load(parts["ema"])
+            self.shadow.load(average)
 
     @contextmanager
     def ema_weights(self, correction: float = 1.0) -> Iterator[None]:
@@ -133,22 +128,9 @@ class MindSporeSession:
         return to_numpy(self.predictor(to_tensor(images)))
 
     def activations(self, images: Array) -> Arrays:
-        found: Arrays = {}
-
-        def keep(path: str) -> Any:
-            def hook(_cell: Any, _inputs: Any, output: Any) -> None:
-                if isinstance(output, ms.Tensor):
-                    found[path] = to_numpy(output)
-
-            return hook
-
-        hooks = [cell.register_forward_hook(keep(path)) for path, cell in self.model.cells_and_names() if path]
-        try:
-            self.model.set_train(False)
+        self.model.set_train(False)
+        with watched(self.model.cells_and_names(), "register_forward_hook", ms.Tensor, to_numpy) as found:
             self.model(to_tensor(images))
-        finally:
-            for hook in hooks:
-                hook.remove()
         return found
 
     def facts(self) -> dict[str, str]:

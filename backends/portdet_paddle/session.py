@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from portdet.backends import check_weights, import_source
+from portdet.backends import check_weights, import_source, split_state, watched
 from portdet.errors import PortdetError
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
 from portdet_paddle.device import find_device
@@ -71,16 +71,11 @@ class PaddleSession:
         return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        parts: dict[str, dict[str, Array]] = {"weights": {}, "momentum": {}, "ema": {}}
-        for key, array in state.items():
-            part, _, name = key.partition("/")
-            parts.setdefault(part, {})[name] = array
-        if (self.shadow is not None) != bool(parts["ema"]):
-            raise PortdetError("the state and this run disagree on keeping an EMA", fix="resume with the same ema.kind")
-        self.load_weights(parts["weights"])
-        _copy_in(self.velocity, parts["momentum"])
+        weights, momentum, average = split_state(state, keeps_ema=self.shadow is not None)
+        self.load_weights(weights)
+        _copy_in(self.velocity, momentum)
         if self.shadow is not None:
-            self.shadow.set(parts["ema"])
+            self.shadow.set(average)
 
     @contextmanager
     def ema_weights(self, correction: float = 1.0) -> Iterator[None]:
@@ -152,22 +147,9 @@ class PaddleSession:
 
     @paddle.no_grad()
     def activations(self, images: Array) -> Arrays:
-        found: Arrays = {}
-
-        def keep(path: str) -> Any:
-            def hook(_layer: Any, _inputs: Any, output: Any) -> None:
-                if isinstance(output, paddle.Tensor):
-                    found[path] = _numpy(output)
-
-            return hook
-
-        hooks = [layer.register_forward_post_hook(keep(path)) for path, layer in self.model.named_sublayers() if path]
-        try:
-            self.model.eval()
+        self.model.eval()
+        with watched(self.model.named_sublayers(), "register_forward_post_hook", paddle.Tensor, _numpy) as found:
             self.model(paddle.to_tensor(images))
-        finally:
-            for hook in hooks:
-                hook.remove()
         return found
 
     def facts(self) -> dict[str, str]:

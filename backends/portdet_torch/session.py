@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from portdet.backends import check_weights, import_source
+from portdet.backends import check_weights, import_source, split_state, watched
 from portdet.errors import PortdetError
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
 from portdet_torch.device import find_device
@@ -91,19 +91,14 @@ class TorchSession:
         return state
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        parts: dict[str, dict[str, Array]] = {"weights": {}, "momentum": {}, "ema": {}}
-        for key, array in state.items():
-            part, _, name = key.partition("/")
-            parts.setdefault(part, {})[name] = array
-        if (self.shadow is not None) != bool(parts["ema"]):
-            raise PortdetError("the state and this run disagree on keeping an EMA", fix="resume with the same ema.kind")
-        self.load_weights(parts["weights"])
+        weights, momentum, average = split_state(state, keeps_ema=self.shadow is not None)
+        self.load_weights(weights)
         for name, tensor in self.trained.items():
             buffer = torch.empty_like(tensor, requires_grad=False)
-            self._copy_in({name: buffer}, parts["momentum"])
+            self._copy_in({name: buffer}, momentum)
             self.optimizer.state[tensor]["momentum_buffer"] = buffer
         if self.shadow is not None:
-            self._copy_in(self.shadow, parts["ema"])
+            self._copy_in(self.shadow, average)
 
     @contextmanager
     def ema_weights(self, correction: float = 1.0) -> Iterator[None]:
@@ -164,22 +159,9 @@ class TorchSession:
 
     @torch.no_grad()
     def activations(self, images: Array) -> Arrays:
-        found: Arrays = {}
-
-        def keep(path: str) -> Any:
-            def hook(_module: Any, _args: Any, output: Any) -> None:
-                if isinstance(output, torch.Tensor):
-                    found[path] = _numpy(output)
-
-            return hook
-
-        hooks = [module.register_forward_hook(keep(path)) for path, module in self.model.named_modules() if path]
-        try:
-            self.model.eval()
+        self.model.eval()
+        with watched(self.model.named_modules(), "register_forward_hook", torch.Tensor, _numpy) as found:
             self.model(self._tensor(images))
-        finally:
-            for hook in hooks:
-                hook.remove()
         return found
 
     def facts(self) -> dict[str, str]:
