@@ -1,4 +1,4 @@
-"""One backend on a peer's weights and batch: `python peer_child.py BACKEND MODE IN.npz OUT.npz`."""
+"""One backend on a peer's weights and batch: `python peer_child.py IN.npz OUT.npz BACKEND MODE`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from portdet.session import Batch, Group, Options, Recipe, StepValues
 
 
 def main() -> None:
-    backend, mode, source, target = sys.argv[1:]
+    source, target, backend, mode = sys.argv[1:]
     given = np.load(source)
     weights = {name.removeprefix("w/"): given[name] for name in given.files if name.startswith("w/")}
     detector = load_model({"name": "yolov3"}, imgsz=128, max_boxes=given["boxes"].shape[1])

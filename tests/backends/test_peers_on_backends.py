@@ -8,34 +8,29 @@ torch by 0.3 %. So they are held to 2 % in the median and 5 % at worst; the tigh
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-Arrays = dict[str, Any]
+from tests.backends.harness import require, run_child
 
-PACKAGES = {"torch": "torch", "mindspore": "mindspore", "paddle": "paddle"}
+Arrays = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, oracles: Path, mindspore_weights: Arrays) -> Path:
-    """Weights and batch in one file for the children."""
+def bundle(oracles: Path, mindspore_weights: Arrays) -> Arrays:
+    """Weights and batch for the children."""
     inputs = np.load(oracles / "msmodels_yolov3" / "inputs.npz")
     boxes, labels, valid = np.zeros((2, 4, 4), np.float32), np.zeros((2, 4), np.int32), np.zeros((2, 4), bool)
     for image in range(2):
         found = inputs[f"raw_box.{image}"]
         boxes[image, : len(found)], labels[image, : len(found)] = found, inputs[f"raw_class.{image}"]
         valid[image, : len(found)] = True
-    path = tmp_path_factory.mktemp("peer") / "in.npz"
     weights = {f"w/{name}": np.asarray(value, np.float32) for name, value in mindspore_weights.items()}
-    np.savez(path, images=inputs["image"], boxes=boxes, labels=labels, valid=valid, lr=1e-5, **weights)
-    return path
+    batch = {"images": inputs["image"], "boxes": boxes, "labels": labels, "valid": valid}
+    return {**batch, **weights, "lr": np.float64(1e-5)}
 
 
 @pytest.fixture(
@@ -47,23 +42,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, oracles: Path, mindspore_we
         pytest.param("mindspore-eager", marks=pytest.mark.slow),
     ],
 )
-def ran(request: pytest.FixtureRequest, bundle: Path) -> Arrays:
+def ran(request: pytest.FixtureRequest, bundle: Arrays) -> Arrays:
     backend, mode = request.param.split("-")
-    if importlib.util.find_spec(PACKAGES[backend]) is None:
-        pytest.skip(f"{backend} is not installed")
-    out = bundle.with_name(f"{request.param}.npz")
-    child = Path(__file__).with_name("peer_child.py")
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    done = subprocess.run(
-        [sys.executable, str(child), backend, mode, str(bundle), str(out)],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        cwd=bundle.parent,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(np.load(out))
+    require(backend)
+    return run_child("peer_child.py", backend, mode, inputs=bundle, timeout=500)
 
 
 def near(got: Any, want: Any, tolerance: float) -> None:
