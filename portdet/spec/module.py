@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -47,7 +48,7 @@ class Module:
     """
 
     leaf: ClassVar[bool] = False
-    config: dict[str, Any]
+    config: Mapping[str, Any] = MappingProxyType({})
     training: bool = False
     path: str = ""
     _recorded: dict[int, dict[tuple[str, bool], Function]] | None = None

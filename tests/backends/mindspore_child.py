@@ -45,6 +45,15 @@ def main() -> None:
     Path("net.py").write_text(NET)
     weights = {name: given[name] for name in NAMES}
     found: Arrays = {}
+    three_steps(found, given, weights, mode)
+    session = overflow(found, given, weights, mode)
+    averages(found, given, weights, session)
+    refusals(found, weights, session, mode)
+    np.savez(sys.argv[2], **found)
+
+
+def three_steps(found: Arrays, given: Arrays, weights: Arrays, mode: str) -> None:
+    """Every case of the test's list."""
     for label, case in CASES.items():
         session = opened(case, mode)
         session.load_weights(weights)
@@ -55,7 +64,9 @@ def main() -> None:
             found[f"{label}/loss{step}"] = np.array(result.losses["loss"])
         found |= {f"{label}/{name}": array for name, array in session.state().items()}
 
-    # a step whose scaled gradient overflows changes nothing
+
+def overflow(found: Arrays, given: Arrays, weights: Arrays, mode: str) -> Session:
+    """A step whose scaled gradient overflows changes nothing; new rates and scales compile nothing."""
     session = opened({"dynamic_scale": True}, mode)
     session.load_weights(weights)
     session.train_step(batch(given["images"][0]), StepValues(0.1, 1024.0, 0.5))
@@ -65,15 +76,17 @@ def main() -> None:
     found["loss_of_skipped"] = np.array(result.losses["loss"])
     found["unchanged"] = np.array(all(before[n].tobytes() == a.tobytes() for n, a in session.state().items()))
 
-    # rates, scales and decays are inputs of the graph: no step compiles again
     spent = []
     for step in range(4):
         start = time.process_time()
         session.train_step(batch(given["images"][0]), StepValues(0.01 * (step + 1), 2.0**step, 0.5 + step / 10))
         spent.append(time.process_time() - start)
     found["seconds"] = np.array(spent)
+    return session
 
-    # the average in the model, and the weights back after it
+
+def averages(found: Arrays, given: Arrays, weights: Arrays, session: Session) -> None:
+    """The average in the model, and the weights back after it; a shadow on the device gives what the host's gives."""
     raw, average = session.weights(), {n[4:]: a for n, a in session.state().items() if n.startswith("ema/")}
     plain = session.predict(given["images"][0])
     with session.ema_weights(0.5):
@@ -84,7 +97,6 @@ def main() -> None:
     found["back"] = np.array(all(raw[n].tobytes() == a.tobytes() for n, a in session.weights().items()))
     found["plain_again"] = np.array(np.array_equal(session.predict(given["images"][0]), plain))
 
-    # a shadow that lives on the device gives what the one on the host gives
     from portdet_mindspore.ema import DeviceShadow, HostShadow, Shadow
 
     live = session.live  # type: ignore[attr-defined]
@@ -97,6 +109,9 @@ def main() -> None:
     found["shadows"] = np.array(max(np.abs(host[n] - device[n]).max() for n in host))
     found["shadow_moved"] = np.array(max(np.abs(host[n] - weights[n]).max() for n in host))
 
+
+def refusals(found: Arrays, weights: Arrays, session: Session, mode: str) -> None:
+    """What is refused, in its own words."""
     found["no_average"] = refusal(lambda: BACKEND.open_session(
         Path("net.py"), "Net", Recipe((Group(("conv.weight",), 0.0),)), NAMES, Options(mode=mode)
     ).ema_weights().__enter__())  # fmt: skip
@@ -106,7 +121,6 @@ def main() -> None:
     for name in ("Ascend", "npu:1", "cuda:0", "tpu", "cpu:x"):
         found[f"device {name}"] = refusal(lambda name=name: opened({}, mode, device=name))  # type: ignore[misc]
     found["float64"] = refusal(lambda: opened({}, mode, precision="float64"))
-    np.savez(sys.argv[2], **found)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_defaults_are_ours(row: list[str]) -> None:
 
 
 def test_words_of_the_example_are_accepted() -> None:
-    example = re.search(r"portdet train yolov3.yaml((?:.|\n)*?)\n\n", PAGE)
+    example = re.search(r"portdet train yolov3_coco((?:.|\n)*?)\n\n", PAGE)
     assert example is not None
     words = [word for word in example[1].split() if "=" in word]
     assert len(words) == 8
