@@ -29,11 +29,10 @@ def command(config: str, backends: str, margin: float, initial: Path | None, ove
     portdet align yolov3_scenes
     portdet align yolov3_bccd --backends torch,paddle epochs=5
     """
-    from rich.console import Console
-
     from portdet.align.job import AlignJob
     from portdet.backends import load_backend
     from portdet.config import load
+    from portdet.console import console
     from portdet.report.align_tables import console_table
     from portdet.train.folder import run_folder
 
@@ -44,8 +43,7 @@ def command(config: str, backends: str, margin: float, initial: Path | None, ove
     folder = run_folder(values.train.project, "align", values.train.name, exist_ok=values.train.exist_ok).resolve()
     job = AlignJob(values, names, folder, margin, say=click.echo, weights=initial)
     result = job.run()
-    console = Console()
-    console.print(console_table(result))
+    console().print(console_table(result))
     for check in result.checks:
         click.echo(f"{'ok    ' if check.passed else 'FAILED'} {check.name}: {check.detail}")
     click.echo(f"rule: {result.rule_text}")

@@ -23,6 +23,7 @@ def command(run: str, weights: Path | None, min_ap: float | None, overrides: tup
     portdet val yolov3_coco --weights yolov3.weights --backend torch
     """
     from portdet.cli.runs import open_run, read_weights
+    from portdet.console import console
     from portdet.data import open_dataset
     from portdet.errors import PortdetError
     from portdet.evaluate.validate import Validator
@@ -48,10 +49,8 @@ def command(run: str, weights: Path | None, min_ap: float | None, overrides: tup
     finally:
         validator.close()
         session.close()
-    from rich.console import Console
-
     for table in score_table(scores):
-        Console().print(table)
+        console().print(table)
     click.echo(f"see {folder}")
     if min_ap is not None and scores.numbers["AP"] < min_ap:
         raise PortdetError(f"AP {scores.numbers['AP']:.3f} is below --min-ap {min_ap}")

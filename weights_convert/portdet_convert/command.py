@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from portdet.config import load
+from portdet.console import console
 from portdet.errors import PortdetError
 from portdet_convert import checks, yolov3
 from portdet_convert.convert import SUFFIXES, checksum, ordered
@@ -72,10 +72,10 @@ def convert(
     done = convert_file(src, output, to=to, depths=depths, channels=channels, allow_nan=allow_nan)
     if report is not None:
         done.save(report)
-    console = Console()
+    screen = console()
     if verbose:
-        console.print(done.table())
-    console.print(done.summary(), soft_wrap=True, highlight=False)
+        screen.print(done.table())
+    screen.print(done.summary(), soft_wrap=True, highlight=False)
 
 
 @click.group()
@@ -92,11 +92,11 @@ def show(file: Path, model: str | None) -> None:
     table = Table("name", "shape", "dtype", "mean", "std", "min", "max", "NaN", "sha256")
     for name, array in found.arrays.items():
         table.add_row(name, str(array.shape), dtype_name(array), *_statistics(array), checksum(array))
-    console = Console()
-    console.print(table)
+    screen = console()
+    screen.print(table)
     values = sum(array.size for array in found.arrays.values())
     extra = "".join(f", {key} {value}" for key, value in found.metadata.items())
-    console.print(f"{file}: {found.format}, {len(found.arrays)} tensors, {values:,} values{extra}", soft_wrap=True)
+    screen.print(f"{file}: {found.format}, {len(found.arrays)} tensors, {values:,} values{extra}", soft_wrap=True)
 
 
 def _statistics(array: Array) -> list[str]:
@@ -122,10 +122,10 @@ def diff(context: click.Context, a: Path, b: Path, model: str | None) -> None:
         line = _difference(first.get(name), second.get(name))
         if line:
             table.add_row(name, *line)
-    console = Console()
+    screen = console()
     if table.row_count:
-        console.print(table)
-    console.print(f"{table.row_count} of {len({**first, **second})} tensors differ", highlight=False)
+        screen.print(table)
+    screen.print(f"{table.row_count} of {len({**first, **second})} tensors differ", highlight=False)
     context.exit(1 if table.row_count else 0)
 
 
