@@ -50,7 +50,7 @@ def judge(run: AlignRun, traces: Sequence[Trace], margin: float) -> None:
         run.verdict = f"Different: {failed[0].name}: {failed[0].detail}."
     else:
         finals = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, final_ap50(run), strict=True))
-        run.verdict = f"The same detector on {', '.join(names)}: final AP50 {finals}."
+        run.verdict = f"No difference beyond the stated bounds: final AP50 {finals}."
 
 
 def final_ap50(run: AlignRun) -> list[float]:
