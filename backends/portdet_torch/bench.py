@@ -35,7 +35,7 @@ def bare_step(
             loss.backward()
             optimizer.step()
             _wait(device)
-            return float(loss)
+            return float(loss.detach())
 
     return step
 
