@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from portdet.ir.place import spec_error
+
 DType = Literal["float", "float32", "int32", "bool"]
 """'float' is the working precision (float64 in the reference, float32 on devices); 'float32' is exactly that."""
 
@@ -70,8 +72,6 @@ class Value(Tensor):
         return tuple(Size("dim", (self, axis), dim) for axis, dim in enumerate(self.dims))
 
     def _refuse(self, what: str) -> Any:
-        from portdet.ir.trace import spec_error
-
         raise spec_error(
             f"{what} needs the value of a traced tensor",
             "a detector has static control flow: use ops.where, or decide from constructor arguments",
@@ -105,8 +105,6 @@ class Size:
     def _make(self, op: Any, left: Any, right: Any) -> Size:
         numbers = [x.value if isinstance(x, Size) else x for x in (left, right)]
         if not all(isinstance(n, int) for n in numbers):
-            from portdet.ir.trace import spec_error
-
             raise spec_error(f"size {op} {right!r}", "sizes combine with ints and sizes only")
         result = {
             "+": numbers[0] + numbers[1],
@@ -135,13 +133,9 @@ class Size:
         return self._make("//", self, other)
 
     def __bool__(self) -> bool:
-        from portdet.ir.trace import spec_error
-
         raise spec_error("a size used as a condition", "source must not depend on the input size")
 
     def __index__(self) -> int:
-        from portdet.ir.trace import spec_error
-
         raise spec_error(
             f"size {self.value} used as a plain int", "source must not depend on the input size; pass it to an op"
         )

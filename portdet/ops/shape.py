@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from portdet.ir.graph import Size
-from portdet.ir.trace import spec_error
+from portdet.ir.place import spec_error
 from portdet.ops.table import Sample, Type, join, numbers, op, zeros
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portdet.ir.graph import DType, Size, Tensor, Value
+from portdet.ir.place import spec_error
 
 Type = tuple[tuple[int, ...], DType]
 """Shape and dtype of a tensor in a trace."""
@@ -40,7 +41,7 @@ class Op:
     smooth: bool = True  # False: no gradient is defined (comparisons, floor, argmax)
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
-        from portdet.ir.trace import Tracer, spec_error
+        from portdet.ir.trace import Tracer
 
         if Tracer.stack:
             types = [type_of(Tracer.stack[-1].lift(arg)) for arg in args]

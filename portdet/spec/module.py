@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from portdet.errors import PortdetError, nearest
 from portdet.ir.graph import Call, Function, Tensor, leaves
-from portdet.ir.trace import Tracer, replay_output, spec_error, trace_call, tracing
+from portdet.ir.place import spec_error
+from portdet.ir.trace import Tracer, replay_output, trace_call, tracing
 
 F = TypeVar("F", bound=Callable[..., Any])
 
