@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from portdet.cli.__main__ import run
 
@@ -93,6 +93,27 @@ def test_predict_draws_images_and_counts_what_it_skips(folder: Path, tmp_path: P
     assert len(listed) == 2
     assert all(row["score"] >= 0.001 for image in listed for row in image["boxes"])
     assert len(list((tmp_path / "predict" / "yolov3_scenes").glob("*.jpg"))) == 2
+
+
+def test_pretrained_weights_are_counted_and_used(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A backbone alone, and a whole model with another number of classes; the step is tiny, so weights stay near."""
+    whole = load_file(folder / "weights" / "best.safetensors")
+    backbone = {name: array for name, array in whole.items() if name.startswith("backbone.")}
+    other = {n: np.concatenate([a, a])[: 3 * 9] if ".conv6." in n else a for n, a in whole.items()}
+    rest = ["seed=5", "epochs=1", "lr0=1e-8", "warmup_epochs=0", "schedule=constant", "ema.kind=none"]
+    for name, arrays in (("backbone", backbone), ("other", other)):
+        save_file(arrays, tmp_path / f"{name}.safetensors")
+        words = [f"pretrained={tmp_path / name}.safetensors", f"name={name}", f"project={tmp_path}"]
+        assert run(["train", *TINY, *rest, *words]) == 0
+        said = capsys.readouterr().out
+        trained = load_file(tmp_path / "train" / name / "weights" / "last.safetensors")
+        kernel = "backbone.layer3.0.conv2.conv.weight"
+        assert np.allclose(trained[f"weights/{kernel}"], whole[kernel], atol=1e-5)
+        assert not np.allclose(trained["weights/backblock0.conv6.weight"], whole["backblock0.conv6.weight"], atol=1e-3)
+        assert f"{len(backbone) if name == 'backbone' else len(whole) - 6} loaded" in said
+        assert ("skipped backblock2.conv6.bias: (27,) in the file, (24,) in the model" in said) == (name == "other")
 
 
 @pytest.mark.parametrize(
