@@ -65,7 +65,7 @@ class Recipe:
     momentum: float = 0.9
     nesterov: bool = False
     clip_norm: float = 0.0  # 0: no clipping; else gradients are scaled to at most this global norm (eps 1e-6)
-    dynamic_scale: bool = False  # True: a step with a non-finite gradient changes nothing and reports it
+    dynamic_scale: bool = False  # True: a non-finite gradient updates no weight, and is reported
     ema: bool = False
     ema_zero_start: bool = False  # PaddleDetection starts its shadow at zero, the others at the weights
 
