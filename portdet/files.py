@@ -54,9 +54,3 @@ def write_text(path: str | Path, text: str) -> None:
     """`text` as UTF-8 to `path`."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
-
-
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """`data` to `path`."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)

@@ -54,7 +54,7 @@ def predict_images(
     table = normalisation(fields.mean, fields.std)
     pixels = np.zeros((1, 3, data.imgsz, data.imgsz), np.float32)
     counts, skipped, listed = dict.fromkeys(names, 0), [], []
-    for file in files:
+    for number, file in enumerate(files):
         advance(1)
         try:
             image = read_image(file)
@@ -65,7 +65,10 @@ def predict_images(
         size = np.array([[image.shape[1], image.shape[0]]], np.int64)
         one = detector.detections(session.predict(pixels), size, config)[0]
         boxes = Boxes(one.boxes, one.labels, one.scores).above(score)
-        draw.save(folder / f"{file.stem}.jpg", draw.draw_boxes(image, boxes, names, side=640))
+        same = sum(other.stem == file.stem for other in files[:number])  # of other folders or suffixes
+        draw.save(
+            folder / f"{file.stem}{f'_{same + 1}' if same else ''}.jpg", draw.draw_boxes(image, boxes, names, side=640)
+        )
         scores = np.zeros(0) if boxes.scores is None else boxes.scores
         rows = [
             {"class": names[label], "score": round(float(s), 5), "box": [round(float(v), 2) for v in box]}

@@ -8,7 +8,7 @@ from typing import Any
 
 from portdet.ir.graph import Size
 
-ATOM, UNARY, PRODUCT, SUM, BITS, COMPARE, LOOSE = 9, 6, 5, 4, 3, 2, 0
+ATOM, UNARY, PRODUCT, SUM, BITS, COMPARE = 9, 6, 5, 4, 3, 2
 """How tightly Python binds what an expression's outermost operator joins."""
 
 INFIX = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +30,3 @@ def _initial(name: str, info: ParamInfo, seed: int) -> NDArray[np.float32]:
     word = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
     draws = np.random.Generator(np.random.Philox(key=np.array([seed, word], np.uint64))).random(info.shape)
     return np.asarray((draws * 2 - 1) / np.sqrt(fan_in), np.float32)
-
-
-def merge(
-    initial: Mapping[str, NDArray[np.float32]], loaded: Mapping[str, NDArray[np.float32]]
-) -> dict[str, NDArray[np.float32]]:
-    """Initial weights with the loaded ones in their places."""
-    return {name: loaded.get(name, array) for name, array in initial.items()}

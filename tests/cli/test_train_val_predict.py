@@ -93,6 +93,8 @@ def test_predict_draws_images_and_counts_what_it_skips(folder: Path, tmp_path: P
     assert len(listed) == 2
     assert all(row["score"] >= 0.001 for image in listed for row in image["boxes"])
     assert len(list((tmp_path / "predict" / "yolov3_scenes").glob("*.jpg"))) == 2
+    assert run(["predict", str(folder), str(images[0]), str(images[0]), f"project={tmp_path}", "name=twice"]) == 0
+    assert len(list((tmp_path / "predict" / "twice").glob("*.jpg"))) == 2, "one drawing took the other's place"
 
 
 def test_pretrained_weights_are_counted_and_used(
