@@ -14,6 +14,7 @@ from mindspore import Parameter, Tensor, nn
 from portdet.backends import import_source
 from portdet.bench import CONVOLUTION
 from portdet.session import Array, Batch, Options
+from portdet_mindspore.graph import compiled
 
 
 def bare_step(
@@ -36,7 +37,7 @@ def bare_step(
         optimizer(gradients)
         return loss
 
-    run = mindspore.jit(train) if options.mode == "compiled" else train
+    run = compiled(train) if options.mode == "compiled" else train
     on_cpu = mindspore.get_context("device_target") == "CPU"
 
     def step() -> float:
@@ -59,7 +60,7 @@ def convolution_seconds(options: Options) -> float:
     """See `portdet.bench.BareBackend`; in the graph mode or PyNative of the session."""
     batch, cin, cout, side = CONVOLUTION
     layer = nn.Conv2d(cin, cout, 3, pad_mode="pad", padding=1, has_bias=False)
-    run = mindspore.jit(layer) if options.mode == "compiled" else layer
+    run = compiled(layer) if options.mode == "compiled" else layer
     x = Tensor(np.ones((batch, cin, side, side), np.float32))
     spent = []
     for _ in range(6):

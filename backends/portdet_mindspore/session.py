@@ -17,6 +17,7 @@ from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, S
 from portdet_mindspore.arrays import copy_in, to_numpy, to_tensor
 from portdet_mindspore.device import use_device
 from portdet_mindspore.ema import DeviceShadow, HostShadow, Shadow
+from portdet_mindspore.graph import compiled, eager
 from portdet_mindspore.step import Trained, make_backward, make_update
 
 
@@ -32,7 +33,7 @@ class MindSporeSession:
             raise PortdetError(
                 f"precision '{options.precision}': mindspore runs float32 alone", fix="use --backend torch for float64"
             )
-        ms.set_context(mode=ms.PYNATIVE_MODE)  # what is compiled is wrapped in ms.jit
+        ms.set_context(mode=ms.PYNATIVE_MODE)
         self.device, self.mode, self.recipe, self.names = use_device(options.device), options.mode, recipe, dict(names)
         self.threads = options.threads or os.cpu_count() or 1
         self.model: Any = getattr(import_source(source), class_name)()
@@ -60,7 +61,7 @@ class MindSporeSession:
         self.predictor = self._compiled(self.model.construct)
 
     def _compiled(self, function: Any) -> Any:
-        return ms.jit(function) if self.mode == "compiled" else function
+        return compiled(function) if self.mode == "compiled" else function
 
     # ------------------------------------------------------------------ weights and state
     def load_weights(self, weights: Mapping[str, Array]) -> None:
@@ -129,7 +130,7 @@ class MindSporeSession:
 
     def activations(self, images: Array) -> Arrays:
         self.model.set_train(False)
-        with watched(self.model.cells_and_names(), "register_forward_hook", ms.Tensor, to_numpy) as found:
+        with eager(), watched(self.model.cells_and_names(), "register_forward_hook", ms.Tensor, to_numpy) as found:
             self.model(to_tensor(images))
         return found
 
