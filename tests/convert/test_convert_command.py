@@ -31,7 +31,7 @@ def test_convert(run: CliRunner, small: Arrays) -> None:
     rows = json.loads(Path("r.json").read_text())["rows"]
     assert rows[0] == {
         "source": "backbone.conv0.norm.bias", "target": "backbone.conv0.norm.beta", "shape": [2], "dtype": "float32",
-        "transform": "same", "checksum": rows[0]["checksum"],
+        "target_dtype": "float32", "transform": "same", "checksum": rows[0]["checksum"],
     }  # fmt: skip
     assert {row["target"] for row in rows} == set(open_weights("w.ckpt").arrays)
 

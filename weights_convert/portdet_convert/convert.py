@@ -3,77 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from rich.table import Table
-
+from portdet import files
 from portdet.errors import PortdetError
 from portdet_convert import checks, yolov3
 from portdet_convert.files import FORMATS, HEADER, WRITERS, darknet, open_weights, safetensors
-from portdet_convert.files.output import replacing
 from portdet_convert.files.source import Array, Arrays, dtype_name, little, raw
 from portdet_convert.naming import TORCH, WRITTEN
+from portdet_convert.report import Report, Row
 from portdet_convert.rules import Renamed, explain, recognise, restore
 
 SUFFIXES = {
     ".ckpt": "ckpt", ".npz": "npz", ".pdparams": "pdparams", ".pdema": "pdparams", ".pth": "pth", ".pt": "pth",
     ".safetensors": "safetensors", ".weights": "darknet", ".conv": "darknet",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Row:
-    """One tensor: names in both files, what it is, what was done to it, and SHA-256 of its bytes (16 digits)."""
-
-    source: str
-    target: str
-    shape: tuple[int, ...]
-    dtype: str
-    transform: str
-    checksum: str
-
-
-@dataclass
-class Report:
-    """What a conversion did: every tensor, and what was skipped and why."""
-
-    source: str
-    target: str
-    source_format: str
-    target_format: str
-    naming: str
-    rows: list[Row] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-
-    def json(self) -> str:
-        """The report as JSON."""
-        return json.dumps(asdict(self), indent=1)
-
-    def table(self) -> Table:
-        """The report for the terminal."""
-        table = Table("source", "target", "shape", "dtype", "transform", "sha256", title=self.summary())
-        for row in self.rows:
-            table.add_row(row.source, row.target, str(row.shape), row.dtype, row.transform, row.checksum)
-        for name, reason in self.skipped.items():
-            table.add_row(name, f"skipped: {reason}")
-        return table
-
-    def summary(self) -> str:
-        """One line for the log."""
-        values = sum(_product(row.shape) for row in self.rows)
-        return (
-            f"{self.source} ({self.source_format}, {self.naming} names) -> {self.target} ({self.target_format}): "
-            f"{len(self.rows)} tensors, {values:,} values, {len(self.skipped)} skipped"
-        )
-
-    def save(self, path: str | Path) -> None:
-        """Write the JSON form."""
-        with replacing(path) as file:
-            file.write(self.json().encode())
 
 
 def format_of(path: str | Path) -> str:
@@ -93,13 +40,15 @@ def convert(
     depths: Sequence[int] = yolov3.DEPTHS,
     channels: Sequence[int] = yolov3.CHANNELS,
     allow_nan: bool = False,
+    check: Callable[[Path, Report], None] | None = None,
 ) -> Report:
     """Convert a weight file of YOLOv3-DarkNet53 (whole, or the backbone alone) and report on every tensor.
 
     The formats are told from the content of `src` and from `to` or the name of `dst`; names become those of the
     target's framework under the spec's paths. `depths` and `channels` (stem and five stages) are needed for darknet
     files alone, which hold no shapes. Every tensor of the file must be used or skipped for a stated reason and every
-    tensor of the model filled; `dst` appears whole or not at all. Raises `PortdetError`.
+    tensor of the model filled; `dst` appears whole or not at all. `check` gets the written file before it takes the
+    place of `dst`, which stays as it was if `check` raises. Raises `PortdetError`.
     """
     target = to or format_of(dst)
     if target not in FORMATS:
@@ -112,13 +61,28 @@ def convert(
             checks.finite(arrays, str(src))
     naming = "darknet" if file.format == "darknet" else found.naming.name
     report = Report(str(src), str(dst), file.format, target, naming, skipped=found.skipped)
-    with ThreadPoolExecutor(1) as pool:  # hashing takes as long as writing, and both let go of the interpreter
-        checksums = pool.map(checksum, arrays.values())
-        names = _write(dst, target, arrays, file.metadata)
-        for (name, array), digest in zip(arrays.items(), checksums, strict=True):
-            source, transform = found.origin[name]
-            report.rows.append(Row(source, names[name], array.shape, dtype_name(array), transform, digest))
+    with _unseen(dst) if check else nullcontext(Path(dst)) as path:
+        with ThreadPoolExecutor(1) as pool:  # hashing takes as long as writing, and both let go of the interpreter
+            checksums = pool.map(checksum, arrays.values())
+            names = _write(path, target, arrays, file.metadata)
+            for (name, array), digest in zip(arrays.items(), checksums, strict=True):
+                source, transform = found.origin[name]
+                dtype = dtype_name(array)
+                report.rows.append(Row(source, names[name], array.shape, dtype, dtype, transform, digest))
+        if check:
+            check(path, report)
     return report
+
+
+@contextmanager
+def _unseen(dst: str | Path) -> Iterator[Path]:
+    """A temporary file beside `dst` that takes its place at the end; errors name `dst`."""
+    with files.replacing(dst) as temporary:
+        try:
+            yield temporary
+        except PortdetError as error:
+            where = error.where.replace(str(temporary), str(dst))
+            raise PortdetError(error.what, fix=error.fix, where=where) from None
 
 
 def ordered(found: Renamed) -> Arrays:
@@ -153,10 +117,3 @@ def _write(dst: str | Path, target: str, arrays: Arrays, metadata: dict[str, str
 def checksum(array: Array) -> str:
     """First 16 digits of the SHA-256 of the values in C order, little-endian."""
     return hashlib.sha256(raw(little(array))).hexdigest()[:16]
-
-
-def _product(shape: Sequence[int]) -> int:
-    count = 1
-    for n in shape:
-        count *= n
-    return count
