@@ -160,11 +160,19 @@ class Backend(Protocol):
     name: str
     target: Target
     default_mode: str  # what "default" means: 'eager' or 'compiled'
+    file_format: str  # the framework's own, as `portdet convert --to` names it
+    loader: str  # the framework's function behind `load_file`
 
     def open_session(
         self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
     ) -> Session:
         """Import generated source and build its session. names: canonical -> native, of all weights and buffers."""
+
+    def load_file(self, path: Path) -> Arrays:
+        """Tensors by name of a file in the framework's own format, read by its own loader.
+
+        For files that portdet wrote: a loader may run code that a file holds.
+        """
 
     def doctor(self) -> list[Check]:
         """What is installed, which device is usable, what is slow and why. Must not raise."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from portdet.session import Check, Options, Recipe, Session
+from portdet.session import Arrays, Check, Options, Recipe, Session
 from portdet_mindspore.target import TARGET
 
 
@@ -15,6 +15,8 @@ class MindSporeBackend:
     name = "mindspore"
     target = TARGET
     default_mode = "compiled"
+    file_format = "ckpt"
+    loader = "mindspore.load_checkpoint"
 
     def open_session(
         self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
@@ -25,6 +27,14 @@ class MindSporeBackend:
         from portdet_mindspore.session import MindSporeSession
 
         return MindSporeSession(source, class_name, recipe, names, options)
+
+    def load_file(self, path: Path) -> Arrays:
+        from portdet_mindspore.process import prepare
+
+        prepare()
+        from portdet_mindspore.files import load_file
+
+        return load_file(path)
 
     def doctor(self) -> list[Check]:
         from portdet_mindspore.doctor import checks

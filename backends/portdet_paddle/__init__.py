@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from portdet.session import Check, Options, Recipe, Session
+from portdet.session import Arrays, Check, Options, Recipe, Session
 from portdet_paddle.target import TARGET
 
 
@@ -15,6 +16,8 @@ class PaddleBackend:
     name = "paddle"
     target = TARGET
     default_mode = "eager"
+    file_format = "pdparams"
+    loader = "paddle.load"
 
     def open_session(
         self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
@@ -25,6 +28,15 @@ class PaddleBackend:
         from portdet_paddle.session import PaddleSession
 
         return PaddleSession(source, class_name, recipe, names, options)
+
+    def load_file(self, path: Path) -> Arrays:
+        if "paddle" not in sys.modules:
+            from portdet_paddle.start import start
+
+            start(0)
+        from portdet_paddle.files import load_file
+
+        return load_file(path)
 
     def doctor(self) -> list[Check]:
         from portdet_paddle.doctor import checks

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from portdet.session import Check, Options, Recipe, Session
+from portdet.session import Arrays, Check, Options, Recipe, Session
 from portdet_torch.target import TARGET
 
 
@@ -16,6 +16,8 @@ class TorchBackend:
     name = "torch"
     target = TARGET
     default_mode = "eager"
+    file_format = "pth"
+    loader = "torch.load"
 
     def open_session(
         self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
@@ -26,6 +28,11 @@ class TorchBackend:
         from portdet_torch.session import TorchSession
 
         return TorchSession(source, class_name, recipe, names, options)
+
+    def load_file(self, path: Path) -> Arrays:
+        from portdet_torch.files import load_file
+
+        return load_file(path)
 
     def doctor(self) -> list[Check]:
         from portdet_torch.doctor import checks
