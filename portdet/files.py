@@ -22,6 +22,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         if target.is_dir():
             raise PortdetError("is a folder", where=str(path), fix="name the file to write")
+        if target.exists() and not target.is_file():  # a rename would put a file in the place of /dev/null
+            raise PortdetError("is no regular file", where=str(path), fix="name the file to write")
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         sync(temporary)

@@ -40,7 +40,7 @@ def sniff(path: str | Path) -> str:
     source = Source(path)
     head = bytes(source.data[:16])
     length = int.from_bytes(head[:8], "little")
-    if head[8:9] == b"{" and length <= source.size - 8 and bytes(source.data[7 + length : 8 + length]) in (b"}", b" "):
+    if head[8:9] == b"{" and 2 <= length <= safetensors.MOST_HEADER:
         return "safetensors"
     if head[:2] == b"PK":
         return "pth" if any(name.endswith("/data.pkl") for name in zips.members(source)) else "npz"

@@ -19,8 +19,19 @@ from typing import Any
 import numpy as np
 
 from portdet.errors import PortdetError
-from portdet_convert.files.output import replacing
-from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, nbytes, raw, reader, view
+from portdet_convert.files.output import check_names, replacing
+from portdet_convert.files.source import (
+    BFLOAT16,
+    MOST_TENSORS,
+    Array,
+    Arrays,
+    Source,
+    little,
+    nbytes,
+    raw,
+    reader,
+    view,
+)
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "Float16": np.dtype("<f2"), "Float32": np.dtype("<f4"), "Float64": np.dtype("<f8"), "BFloat16": BFLOAT16,
@@ -43,6 +54,7 @@ class _Record:
     dims: list[int] = field(default_factory=list)
     type: str = ""
     content: list[memoryview] = field(default_factory=list)
+    size: int = 0
 
 
 @reader("MindSpore .ckpt")
@@ -54,20 +66,26 @@ def read(path: str | Path) -> Arrays:
     source = Source(path)
     if source.size >= 4 and source.data[:4] == CIPHER:
         raise source.error("is encrypted", 0, fix="load it in MindSpore with its dec_key and save it without enc_key")
-    records: list[_Record] = []
-    for record in _records(source, _payload(source)):
-        if records and records[-1].tag == record.tag:
-            if (records[-1].dims, records[-1].type) != (record.dims, record.type):
-                raise source.error(f"tensor '{record.tag}' occurs twice", record.offset)
-            records[-1].content += record.content
-        else:
-            records.append(record)
-    arrays: Arrays = {}
-    for record in records:
-        if record.tag in arrays:
+    records: dict[str, _Record] = {}
+    last = None
+    for number, record in enumerate(_records(source, _payload(source))):
+        if number >= MOST_TENSORS:
+            raise source.error(f"more than {MOST_TENSORS} records", record.offset)
+        if last is not None and _continues(source, last, record):
+            last.content += record.content
+            last.size += record.size
+        elif record.tag in records:
             raise source.error(f"tensor '{record.tag}' occurs twice", record.offset)
-        arrays[record.tag] = _tensor(source, record)
-    return arrays
+        else:
+            last = records[record.tag] = record
+    return {tag: _tensor(source, record) for tag, record in records.items()}
+
+
+def _continues(source: Source, last: _Record, record: _Record) -> bool:
+    """Whether a record is the next part of a split tensor: those follow each other, each with the full dims."""
+    if (last.tag, last.type, last.dims) != (record.tag, record.type, record.dims) or last.type not in DTYPES:
+        return False
+    return 0 < last.size < nbytes(source, DTYPES[last.type], last.dims, last.tag)
 
 
 def _payload(source: Source) -> int:
@@ -81,10 +99,11 @@ def _payload(source: Source) -> int:
 
 
 def _tensor(source: Source, record: _Record) -> Array:
-    size = sum(len(part) for part in record.content)
+    size = record.size
     data = record.content[0] if len(record.content) == 1 else memoryview(b"".join(record.content))
     if record.type == "str":
-        return np.array(bytes(data).decode("utf-32-le"))
+        with source.reading(f"text '{record.tag}'", record.offset):
+            return np.array(bytes(data).decode("utf-32-le"))
     if record.type not in DTYPES:
         raise source.error(f"tensor '{record.tag}' has the unknown type '{record.type}'", record.offset)
     dims = [] if record.dims == [0] and size else record.dims
@@ -101,12 +120,12 @@ def _records(source: Source, end: int) -> Iterator[_Record]:
     for _, value, start in _fields(source, 0, end, "Checkpoint", {1: 2}):
         assert isinstance(value, range)
         record, tensor = _Record(start), None
-        for number, part, offset in _fields(source, value.start, value.stop, "Value", {1: 2, 2: 2, 3: 2}):
+        for number, part, offset in _fields(source, value.start, value.stop, "Value", {1: 2, 2: 2, 3: 2}, (1, 2)):
             assert isinstance(part, range)
             if number == 3:
                 raise source.error(f"'{record.tag}' is a map parameter, not a tensor", offset)
             if number == 1:
-                record.tag = str(source.data[part.start : part.stop], "utf-8")
+                record.tag = _text(source, part)
             else:
                 tensor = part
         if tensor is None or not record.tag:
@@ -116,7 +135,8 @@ def _records(source: Source, end: int) -> Iterator[_Record]:
 
 
 def _read_tensor(source: Source, span: range, record: _Record) -> None:
-    for number, value, _ in _fields(source, span.start, span.stop, f"tensor '{record.tag}'", {1: 0, 2: 2, 3: 2}):
+    what = f"tensor '{record.tag}'"
+    for number, value, _ in _fields(source, span.start, span.stop, what, {1: 0, 2: 2, 3: 2}, (2, 3)):
         if isinstance(value, int):
             record.dims.append(value)
         elif number == 1:  # dims packed into one field, as proto3 writers do
@@ -125,23 +145,35 @@ def _read_tensor(source: Source, span: range, record: _Record) -> None:
                 dim, position = _varint(source, position, value.stop)
                 record.dims.append(dim)
         elif number == 2:
-            record.type = str(source.data[value.start : value.stop], "utf-8")
+            record.type = _text(source, value)
         else:
             record.content.append(source.data[value.start : value.stop])
+            record.size = len(value)
     if not record.content:
         record.content.append(memoryview(b""))
 
 
+def _text(source: Source, span: range) -> str:
+    with source.reading("a name", span.start):
+        return str(source.data[span.start : span.stop], "utf-8")
+
+
 def _fields(
-    source: Source, start: int, end: int, what: str, wire: dict[int, int]
+    source: Source, start: int, end: int, what: str, wire: dict[int, int], once: tuple[int, ...] = ()
 ) -> Iterator[tuple[int, int | range, int]]:
-    """(field number, integer or span of bytes, offset) of a message; `wire` holds the fields that it may have."""
-    position = start
+    """(field number, integer or span of bytes, offset) of a message.
+
+    `wire` holds the fields that it may have and their wire types, `once` those that it may have only once.
+    """
+    position, seen = start, set()
     while position < end:
         key, after = _varint(source, position, end)
         number, kind = key >> 3, key & 7
         if number not in wire or kind not in (wire[number], 2):
             raise source.error(f"{what} has an unknown field {number} of wire type {kind}", position)
+        if number in seen and number in once:
+            raise source.error(f"field {number} of {what} occurs twice", position)
+        seen.add(number)
         value, after = _varint(source, after, end)
         if kind == 0:
             yield number, value, position
@@ -170,6 +202,7 @@ def _varint(source: Source, position: int, end: int) -> tuple[int, int]:
 
 def write(path: str | Path, arrays: Arrays) -> None:
     """Write what `mindspore.load_checkpoint` reads; a scalar gets no dims. Raises `PortdetError` for other dtypes."""
+    check_names(path, arrays)
     with replacing(path) as file:
         for name, given in arrays.items():
             array = little(given)

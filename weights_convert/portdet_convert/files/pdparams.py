@@ -7,6 +7,7 @@ bfloat16 as uint16 and, having no uint16 tensors, reads it so back; so does `rea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import numpy as np
 from portdet.errors import PortdetError
 from portdet_convert.files import pickle_write as op
 from portdet_convert.files import pickles
-from portdet_convert.files.output import replacing
-from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, raw, reader
+from portdet_convert.files.output import check_names, replacing
+from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, nbytes, raw, reader
 
 _STRUCTURED, _SLICES = "StructuredToParameterName@@", "UnpackBigParamInfor@@"
 
@@ -37,28 +38,50 @@ def read(path: str | Path) -> Arrays:
         value = leaf[1] if isinstance(leaf, tuple) and len(leaf) == 2 and isinstance(leaf[0], str) else leaf
         array = pickles.numpy_array(source, value, name)
         if array is not None:
-            arrays[name] = array.view(BFLOAT16) if array.dtype == np.dtype("<u2") else array
-    return _join(source, arrays, slices)
-
-
-def _join(source: Source, arrays: Arrays, slices: Any) -> Arrays:
-    for name, info in slices.items():
-        parts = [arrays.pop(part).reshape(-1) for part in info["slices"]]
-        arrays[name] = np.concatenate(parts).reshape(info["OriginShape"])
+            arrays[name] = _bfloat16(source, array, name) if array.dtype.str[1:] == "u2" else array
+    with source.reading(f"the table {_SLICES}"):
+        for name, info in slices.items():
+            arrays[name] = _join(source, arrays, name, info["slices"], info["OriginShape"])
     if not arrays:
         raise source.error("holds no arrays")
     return arrays
 
 
+def _bfloat16(source: Source, array: Array, name: str) -> Array:
+    if array.dtype.str[0] == ">":
+        source.copying(array.nbytes, name)
+        array = little(array)
+    return array.view(BFLOAT16)
+
+
+def _join(source: Source, arrays: Arrays, name: Any, slices: Any, shape: Sequence[int]) -> Array:
+    """One tensor of its slices, which leave the table."""
+    if not isinstance(name, str) or not isinstance(slices, list) or not all(isinstance(part, str) for part in slices):
+        raise source.error(f"the table {_SLICES} does not name tensors")
+    if name in arrays or len(set(slices)) < len(slices):
+        raise source.error(f"tensor '{name}' or a slice of it occurs twice")
+    if lost := [part for part in slices if part not in arrays]:
+        raise source.error(f"tensor '{name}': its slice '{lost[0]}' is missing")
+    parts = [arrays.pop(part) for part in slices]
+    dtype, size = parts[0].dtype, sum(part.nbytes for part in parts)
+    expected = nbytes(source, dtype, shape, name)
+    if size != expected or len({part.dtype for part in parts}) > 1:
+        raise source.error(f"tensor '{name}' of {dtype} {shape} needs {expected} bytes, its slices have {size}")
+    source.copying(size, name)
+    joined: Array = np.concatenate([part.reshape(-1) for part in parts]).reshape(tuple(shape))
+    return joined
+
+
 def write(path: str | Path, arrays: Arrays) -> None:
     """Write what `paddle.load` reads: pickle protocol 4 of name -> numpy array."""
+    check_names(path, arrays, (_STRUCTURED, _SLICES))
     with replacing(path) as file:
         file.write(b"\x80\x04" + op.EMPTY_DICT + op.MARK)
         for name, given in arrays.items():
             array = little(given)
-            array = array.view("<u2") if array.dtype == BFLOAT16 else array
-            if array.dtype.kind not in "biufc":
+            if array.dtype != BFLOAT16 and (array.dtype.kind not in "biufc" or array.dtype == np.dtype("<u2")):
                 raise PortdetError(f"tensor '{name}': .pdparams cannot hold {array.dtype}", where=str(path))
+            array = array.view("<u2") if array.dtype == BFLOAT16 else array
             data = raw(array)
             file.write(op.text(name) + _head(array) + op.bytes_head(len(data)))
             file.write(data)

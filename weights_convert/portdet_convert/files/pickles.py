@@ -7,6 +7,7 @@ restricted to numpy it would build arrays of any declared size. Bytes stay views
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from portdet_convert.files.source import Array, Source, nbytes, view
+from portdet_convert.files.source import DAMAGE, LONGEST_NAME, MOST_TENSORS, Array, Source, nbytes, view
 
 
 class Global(NamedTuple):
@@ -24,7 +25,7 @@ class Global(NamedTuple):
     name: str
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Call:
     """What `REDUCE` would have called, with the state that `BUILD` would have set."""
 
@@ -49,17 +50,21 @@ ORDERED = Global("collections", "OrderedDict")
 TUPLE, BYTES = Global("builtins", "tuple"), Global("builtins", "bytes")
 NUMPY = {NDARRAY, DTYPE, ENCODE, ORDERED, TUPLE, BYTES, *RECONSTRUCT, *SCALAR, *FROMBUFFER}
 
-_MARK = object()
+# What keeps reading linear in the file. A pickle may refer to one object any number of times, so a few kilobytes can
+# describe tables of 10^14 entries; hashing a tuple that is nested a million deep overflows the C stack.
+_STEPS = 5_000_000  # opcodes; an array takes about 40
+Key = str | int | float | None
+
 _CONSTANTS: dict[int, Callable[[], Any]] = {
     ord("N"): lambda: None, 0x88: lambda: True, 0x89: lambda: False, ord(")"): tuple, ord("]"): list, ord("}"): dict,
-    0x8F: set, ord("("): lambda: _MARK,
+    0x8F: set,
 }  # fmt: skip
 _FIXED = {ord("J"): "<i", ord("K"): "<B", ord("M"): "<H", ord("G"): ">d"}
 # opcode: (struct of the length, kind)
 _COUNTED = {
     ord("X"): ("<I", "text"), 0x8C: ("<B", "text"), 0x8D: ("<Q", "text"),
     ord("B"): ("<I", "bytes"), ord("C"): ("<B", "bytes"), 0x8E: ("<Q", "bytes"), 0x96: ("<Q", "bytes"),
-    ord("T"): ("<i", "latin"), ord("U"): ("<B", "latin"), 0x8A: ("<B", "long"), 0x8B: ("<i", "long"),
+    ord("T"): ("<i", "latin"), ord("U"): ("<B", "latin"), 0x8A: ("<B", "long"),
 }  # fmt: skip
 
 
@@ -75,6 +80,8 @@ class _Machine:
     def __init__(self, source: Source, start: int, end: int, allowed: Collection[Global]) -> None:
         self.source, self.position, self.end, self.allowed = source, start, end, allowed
         self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.steps = 0
         self.memo: dict[int, Any] = {}
 
     def take(self, count: int) -> memoryview:
@@ -90,7 +97,21 @@ class _Machine:
         return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
 
     def run(self) -> tuple[Any, int]:
+        try:
+            return self.execute(), self.position
+        except DAMAGE as error:
+            raise self.source.error(
+                f"the pickle is damaged: {error or type(error).__name__}", self.position, fix="copy the file again"
+            ) from None
+
+    def step(self, count: int = 1) -> None:
+        self.steps += count
+        if self.steps > _STEPS:
+            raise self.source.error(f"the pickle takes more than {_STEPS} steps", self.position)
+
+    def execute(self) -> Any:
         while (code := self.take(1)[0]) != ord("."):
+            self.step()
             if code in _CONSTANTS:
                 self.stack.append(_CONSTANTS[code]())
             elif code in _FIXED:
@@ -103,7 +124,7 @@ class _Machine:
                 raise self.source.error(
                     f"pickle opcode {bytes([code])!r} does not occur in weight files", self.position - 1
                 )
-        return self.stack.pop(), self.position
+        return self.pop(1)[0]
 
     def counted(self, layout: str, kind: str) -> Any:
         data = self.take(self.unpack(layout))
@@ -118,12 +139,13 @@ class _Machine:
         return str(self.take(tail.index(b"\n") + 1), "utf-8")[:-1]
 
     def marked(self) -> list[Any]:
-        index = len(self.stack) - 1 - self.stack[::-1].index(_MARK)
-        items = self.stack[index + 1 :]
-        del self.stack[index:]
-        return items
+        if not self.marks:
+            raise self.source.error("the pickle closes what it did not open", self.position)
+        return self.pop(len(self.stack) - self.marks.pop())
 
-    def find(self, module: str, name: str) -> None:
+    def find(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise self.source.error("refused: the pickle calls something that is not a name", self.position)
         found = Global("builtins" if module == "__builtin__" else module, name)  # Python 2's name, in protocol 2
         if found not in self.allowed:
             raise self.source.error(
@@ -133,19 +155,26 @@ class _Machine:
         self.stack.append(found)
 
     def call(self) -> None:
-        args = self.stack.pop()
-        function = self.stack.pop()
+        function, args = self.pop(2)
         if not isinstance(function, Global) or not isinstance(args, tuple):
             raise self.source.error("the pickle calls something that is not a name", self.position)
         if function in (ORDERED, TUPLE):
-            self.stack.append((dict if function == ORDERED else tuple)(*args))
+            items = args[0] if args else ()
+            if len(args) > 1 or not isinstance(items, (list, tuple)):
+                raise self.source.error(
+                    f"the pickle calls {function.name} with something else than a list", self.position
+                )
+            self.step(len(items))
+            self.stack.append(tuple(items) if function == TUPLE else {})
+            if function == ORDERED:
+                self.update([part for key, value in items for part in (key, value)])
         elif function == BYTES and not args:  # how protocol 2 writes empty bytes
             self.stack.append(memoryview(b""))
         else:
             self.stack.append(Call(function, args))
 
     def build(self) -> None:
-        state = self.stack.pop()
+        (state,) = self.pop(1)
         if isinstance(self.stack[-1], Call):
             self.stack[-1].state = state
         elif not isinstance(self.stack[-1], dict):  # an OrderedDict's attributes (torch: _metadata) hold no tensors
@@ -156,23 +185,29 @@ class _Machine:
         if not isinstance(target, dict):
             raise self.source.error("the pickle puts items into something that is no dictionary", self.position)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if key in target:
+            if self.key(key) in target:
                 raise self.source.error(f"key {key!r} occurs twice", self.position)
             target[key] = value
 
+    def key(self, value: Any) -> Key:
+        if not isinstance(value, Key):
+            raise self.source.error(f"the pickle has a {type(value).__name__} for a key, not a name", self.position)
+        return value
+
     def extend(self, items: list[Any]) -> None:
         if isinstance(self.stack[-1], set):
-            self.stack[-1].update(items)
+            self.stack[-1].update(map(self.key, items))
         elif isinstance(self.stack[-1], list):
             self.stack[-1].extend(items)
         else:
             raise self.source.error("the pickle appends to something that is no list", self.position)
 
     def pop(self, count: int) -> list[Any]:
-        items = self.stack[len(self.stack) - count :]
-        if len(items) < count:
+        start = len(self.stack) - count
+        if start < (self.marks[-1] if self.marks else 0):
             raise self.source.error("the pickle takes more than it made", self.position)
-        del self.stack[len(self.stack) - count :]
+        items = self.stack[start:]
+        del self.stack[start:]
         return items
 
 
@@ -188,6 +223,7 @@ def _remember(m: _Machine, index: int) -> None:
 _ACTIONS: dict[int, Callable[[_Machine], Any]] = {
     0x80: lambda m: m.take(1),  # PROTO
     0x95: lambda m: m.take(8),  # FRAME: only a hint for buffering
+    ord("("): lambda m: m.marks.append(len(m.stack)),
     ord("0"): lambda m: m.pop(1),
     ord("2"): lambda m: m.stack.append(m.stack[-1]),
     ord("t"): lambda m: m.stack.append(tuple(m.marked())),
@@ -205,7 +241,7 @@ _ACTIONS: dict[int, Callable[[_Machine], Any]] = {
     ord("R"): lambda m: m.call(),
     0x81: lambda m: m.call(),
     ord("b"): lambda m: m.build(),
-    ord("Q"): lambda m: m.stack.append(Persistent(m.stack.pop())),
+    ord("Q"): lambda m: m.stack.append(Persistent(*m.pop(1))),
     ord("q"): lambda m: _remember(m, m.unpack("<B")),
     ord("r"): lambda m: _remember(m, m.unpack("<I")),
     0x94: lambda m: _remember(m, len(m.memo)),
@@ -218,6 +254,11 @@ def numpy_array(source: Source, value: Any, name: str) -> Array | None:
     """The numpy array (or scalar) that `value` describes, as a view of the file; None if it describes no array."""
     if not isinstance(value, Call):
         return None
+    with source.reading(f"tensor '{name}'"):
+        return _described(source, value, name)
+
+
+def _described(source: Source, value: Call, name: str) -> Array | None:
     if value.function in SCALAR:
         dtype, data = value.args
         return _array(source, dtype, (), data, "C", name)
@@ -252,26 +293,28 @@ def _bytes(source: Source, value: Any, name: str) -> memoryview:
     if isinstance(value, Call) and value.function == ENCODE and value.args[1] in ("latin1", "latin-1"):
         value = value.args[0]  # protocol 2 writes bytes as text
     if isinstance(value, str):
+        source.copying(len(value), name)
         return memoryview(value.encode("latin-1"))
     if isinstance(value, memoryview):
         return value
     raise source.error(f"tensor '{name}' holds no bytes")
 
 
-_MOST = 100_000  # leaves of a nested table; a pickle can refer to one table many times, and so on inside
-
-
-def leaves(source: Source, value: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+def leaves(source: Source, value: Any) -> Iterator[tuple[str, Any]]:
     """(dotted path, leaf) of nested dictionaries. Lists and their contents (optimiser groups) are leaves."""
+    return _leaves(source, value, "", 0, itertools.count(1))
+
+
+def _leaves(source: Source, value: Any, prefix: str, depth: int, entries: Iterator[int]) -> Iterator[tuple[str, Any]]:
     if not isinstance(value, dict):
         yield prefix, value
         return
     if depth > 16:
         raise source.error(f"'{prefix[:80]}' is nested more than 16 deep")
-    seen = 0
     for key, item in value.items():
-        for leaf in leaves(source, item, f"{prefix}.{key}" if prefix else str(key), depth + 1):
-            seen += 1
-            if seen > _MOST:
-                raise source.error(f"more than {_MOST} entries")
-            yield leaf
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if len(name) > LONGEST_NAME:
+            raise source.error(f"a name of {len(name)} characters: '{name[:80]}'...")
+        if next(entries) > MOST_TENSORS:  # tables without a leaf count too: a table may hold one many times
+            raise source.error(f"more than {MOST_TENSORS} entries, at '{name[:80]}'")
+        yield from _leaves(source, item, name, depth + 1, entries)

@@ -17,7 +17,7 @@ import numpy as np
 from portdet.errors import PortdetError
 from portdet_convert.files import pickle_write as op
 from portdet_convert.files import pickles, zips
-from portdet_convert.files.output import replacing
+from portdet_convert.files.output import check_names, replacing
 from portdet_convert.files.pickles import Call, Global, Persistent
 from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, nbytes, raw, reader, view
 
@@ -52,7 +52,8 @@ def read(path: str | Path) -> Arrays:
         )
     arrays: Arrays = {}
     for name, leaf in pickles.leaves(source, table):
-        array = _tensor(source, leaf, name, storage, order)
+        with source.reading(f"tensor '{name}'"):
+            array = _tensor(source, leaf, name, storage, order)
         if array is None:
             array = pickles.numpy_array(source, leaf, name)
         if array is not None:
@@ -68,18 +69,20 @@ def _zip(source: Source) -> tuple[Any, Storage, Order]:
     if len(roots) != 1:
         raise source.error(f"is a zip with {len(roots)} members data.pkl, torch writes one")
     root = roots[0]
-    data = zips.stored(source, found[f"{root}data.pkl"])
-    start = found[f"{root}data.pkl"].header_offset
-    start = start + 30 + sum(struct.unpack("<HH", source.bytes(start + 26, 4, "data.pkl")))
-    table, _ = pickles.load(source, start, start + len(data), _ALLOWED)
-    order = bytes(zips.stored(source, found[f"{root}byteorder"])) if f"{root}byteorder" in found else b"little"
+    data, start = zips.stored(source, found[f"{root}data.pkl"])
+    table, end = pickles.load(source, start, start + len(data), _ALLOWED)
+    if end != start + len(data):
+        raise source.error(f"{start + len(data) - end} bytes follow the pickle in {root}data.pkl", end)
+    order = bytes(zips.stored(source, found[f"{root}byteorder"])[0]) if f"{root}byteorder" in found else b"little"
+    if order not in (b"little", b"big"):
+        raise source.error(f"{root}byteorder says {order[:20]!r}, neither little nor big")
     cache: dict[str, memoryview] = {}
 
     def storage(key: str) -> memoryview:
         if key not in cache:
             if f"{root}data/{key}" not in found:
                 raise source.error(f"storage {key} is missing from the archive")
-            cache[key] = zips.stored(source, found[f"{root}data/{key}"])
+            cache[key] = zips.stored(source, found[f"{root}data/{key}"])[0]
         return cache[key]
 
     return table, storage, ">" if order == b"big" else "<"
@@ -93,15 +96,21 @@ def _legacy(source: Source) -> tuple[Any, Storage, Order]:
     _, version, machine, table, keys = parts
     if version != 1001:
         raise source.error(f"legacy torch format {version}, expected 1001")
-    sizes = {str(i.id[2]): STORAGES[i.id[1].name].itemsize for i in _persistent(table) if len(i.id) > 4}
+    if not isinstance(machine, dict) or not isinstance(keys, list):
+        raise source.error("its five pickles are not those of torch.save", position)
+    sizes = {key: dtype.itemsize for dtype, key, _ in (_storage(source, i.id) for i in _persistent(table))}
     order: Order = "<" if machine.get("little_endian", True) else ">"
     found: dict[str, memoryview] = {}
     for key in keys:
+        if not isinstance(key, str) or key not in sizes or key in found:
+            raise source.error("lists a storage twice, or one that no tensor uses", position)
         (count,) = struct.unpack(f"{order}q", source.bytes(position, 8, f"the length of storage {key}"))
         found[key] = source.bytes(position + 8, count * sizes[key], f"storage {key}")
         position += 8 + len(found[key])
     if position != source.size:
         raise source.error(f"{source.size - position} bytes follow the last storage", position)
+    if lost := sorted(set(sizes) - set(found)):
+        raise source.error(f"storage {lost[0]} is missing")
     return table, found.__getitem__, order
 
 
@@ -123,19 +132,27 @@ def _persistent(root: Any) -> list[Persistent]:
     return found
 
 
+def _storage(source: Source, pid: Any) -> tuple[np.dtype[Any], str, int]:
+    """Dtype, key and number of values that a reference to a storage declares. Views of old torch are not known."""
+    match pid:
+        case ("storage", Global("torch", kind), str(key), str(), int(count), *rest) if rest in ([], [None]):
+            return STORAGES[kind], key, count
+    raise source.error("a tensor lies in a storage of unknown kind", fix="save it again with a newer torch")
+
+
 def _tensor(source: Source, value: Any, name: str, storage: Storage, order: Order) -> Array | None:
     if isinstance(value, Call) and value.function == _PARAMETER:
         value = value.args[0]
     if not isinstance(value, Call) or value.function != _TENSOR:
         return None
     (pid,), first, size, stride = value.args[:4]
-    kind, key, count = pid[1], str(pid[2]), pid[4]
-    if pid[0] != "storage" or kind.name not in STORAGES or (len(pid) > 5 and pid[5] is not None):
-        raise source.error(f"tensor '{name}' lies in a storage of unknown kind {pid[:2]}")
-    dtype = STORAGES[kind.name].newbyteorder(order)
+    kind, key, count = _storage(source, pid)
+    dtype = kind.newbyteorder(order)
     data = storage(key)
     if len(data) != nbytes(source, dtype, [count], name):
         raise source.error(f"tensor '{name}': storage {key} declares {count} values, it holds {len(data)} bytes")
+    if not all(isinstance(n, int) for n in (first, *stride)):
+        raise source.error(f"tensor '{name}' has a stride that is no integer")
     return _strided(source, view(data, dtype, [count]), first, tuple(size), tuple(stride), name)
 
 
@@ -155,6 +172,7 @@ def _strided(
 
 def write(path: str | Path, arrays: Arrays) -> None:
     """Write what `torch.load(path, weights_only=True)` reads: the zip format, contiguous CPU tensors."""
+    check_names(path, arrays)
     plain = {name: little(array) for name, array in arrays.items()}
     for name, array in plain.items():
         if array.dtype not in _NAMES:

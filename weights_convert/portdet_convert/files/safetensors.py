@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from portdet.errors import PortdetError
-from portdet_convert.files.output import replacing
+from portdet_convert.files.output import check_names, replacing
 from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, raw, reader
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -24,25 +24,27 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"), "C64": np.dtype("<c8"),
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_MOST = 100_000_000  # the format's own limit of the header
+MOST_HEADER = 100_000_000  # the format's own limit of the header
 
 
 def _header(source: Source) -> tuple[dict[str, Any], int]:
     (length,) = struct.unpack("<Q", source.bytes(0, 8, "the header's length"))
-    if length > _MOST:
-        raise source.error(f"the header declares {length} bytes, the format allows {_MOST}", 0)
-    text = str(source.bytes(8, length, "the header"), "utf-8")
-    table = json.loads(text, object_pairs_hook=lambda pairs: _unique(source, pairs))
+    if length > MOST_HEADER:
+        raise source.error(f"the header declares {length} bytes, the format allows {MOST_HEADER}", 0)
+    with source.reading("the header", 8):
+        text = str(source.bytes(8, length, "the header"), "utf-8")
+        table = json.loads(text, object_pairs_hook=lambda pairs: _unique(source, pairs))
     if not isinstance(table, dict):
         raise source.error("the header is no JSON object", 8)
     return table, 8 + length
 
 
 def _unique(source: Source, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise source.error(f"'{next(n for n in names if names.count(n) > 1)}' occurs twice in the header", 8)
+    table: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in table:
+            raise source.error(f"'{name}' occurs twice in the header", 8)
+        table[name] = value
     return table
 
 
@@ -54,17 +56,26 @@ def read(path: str | Path) -> Arrays:
     table.pop("__metadata__", None)
     arrays: Arrays = {}
     position = 0
-    for name, entry in sorted(table.items(), key=lambda item: item[1]["data_offsets"]):
-        start, end = entry["data_offsets"]
+    spans = {name: _span(source, name, entry) for name, entry in table.items()}
+    for name, (start, end) in sorted(spans.items(), key=lambda item: item[1]):
+        entry = table[name]
         if start != position:
             raise source.error(f"tensor '{name}' starts at {start}, the one before ends at {position}", base)
-        if entry["dtype"] not in DTYPES:
-            raise source.error(f"tensor '{name}' has the unknown dtype '{entry['dtype']}'", base)
         arrays[name] = _tensor(source, base + start, end - start, entry, name)
         position = end
     if base + position != source.size:
         raise source.error(f"{source.size - base - position} bytes follow the last tensor", base + position)
     return {name: arrays[name] for name in table}
+
+
+def _span(source: Source, name: str, entry: Any) -> tuple[int, int]:
+    """Where the tensor lies, counted from the end of the header. The entry must be one of the format."""
+    match entry:
+        case {"dtype": str(dtype), "shape": [*_], "data_offsets": [int(start), int(end)], **rest} if not rest:
+            if dtype not in DTYPES:
+                raise source.error(f"tensor '{name}' has the unknown dtype '{dtype[:80]}'", 8)
+            return start, end
+    raise source.error(f"tensor '{name}' is not described by dtype, shape and two data_offsets", 8)
 
 
 def _tensor(source: Source, offset: int, size: int, entry: dict[str, Any], name: str) -> Array:
@@ -80,17 +91,21 @@ def _tensor(source: Source, offset: int, size: int, entry: dict[str, Any], name:
 @reader("safetensors file")
 def metadata(path: str | Path) -> dict[str, str]:
     """The text entries that a writer left beside the tensors."""
-    found = _header(Source(path))[0].get("__metadata__", {})
+    source = Source(path)
+    found = _header(source)[0].get("__metadata__", {})
+    if not isinstance(found, dict):
+        raise source.error("__metadata__ is no table of text", 8)
     return {str(key): str(value) for key, value in found.items()}
 
 
 def write(path: str | Path, arrays: Arrays, metadata: dict[str, str] | None = None) -> None:
     """Write the tensors in the given order behind a header padded to 8 bytes, so that float64 data is aligned."""
+    check_names(path, arrays, ("__metadata__",))
     table: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     position = 0
     for name, array in arrays.items():
         dtype = array.dtype.newbyteorder("<")
-        if dtype not in _NAMES or name == "__metadata__":
+        if dtype not in _NAMES:
             raise PortdetError(f"tensor '{name}': safetensors cannot hold {dtype}", where=str(path))
         offsets = [position, position := position + array.nbytes]
         table[name] = {"dtype": _NAMES[dtype], "shape": list(array.shape), "data_offsets": offsets}

@@ -29,6 +29,9 @@ R = TypeVar("R")
 # numpy has no bfloat16. A one-field record keeps the bits, tells it from uint16, and survives .npz.
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 
+MOST_TENSORS = 100_000  # in one file; the largest models have some thousands
+LONGEST_NAME = 1000
+
 
 def as_float32(array: Array) -> Array:
     """float16 and bfloat16 widened exactly, float64 rounded; float32 as it is."""
@@ -58,6 +61,7 @@ class Source:
                 if self.size == 0:
                     raise PortdetError("is empty", where=str(self.path), fix="download or copy the file again")
                 self.data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                self._copied = 0
         except OSError as error:
             raise PortdetError(f"cannot be read: {error.strerror}", where=str(self.path)) from None
 
@@ -76,6 +80,22 @@ class Source:
             )
         return self.data[offset : offset + count]
 
+    def copying(self, count: int, name: str) -> None:
+        """Counts the bytes that reading copies: twice the file at most, however often it refers to the same ones."""
+        self._copied += count
+        if self._copied > 2 * self.size:
+            raise self.error(f"tensor '{name}' and those before it unpack to {self._copied} bytes from {self.size}")
+
+    @contextmanager
+    def reading(self, what: str, offset: int | None = None) -> Iterator[None]:
+        """Whatever damage makes Python stumble inside becomes an error that names `what` and the byte."""
+        try:
+            yield
+        except DAMAGE as error:
+            raise self.error(
+                f"{what} is damaged: {error or type(error).__name__}", offset, fix="download or copy the file again"
+            ) from None
+
     def array(self, offset: int, dtype: str | np.dtype[Any], shape: Sequence[int], name: str) -> Array:
         """The tensor `name` of that dtype and shape, stored in C order from `offset` on, as a view."""
         kind = np.dtype(dtype)
@@ -84,10 +104,13 @@ class Source:
 
 def nbytes(source: Source, dtype: np.dtype[Any], shape: Sequence[int], name: str) -> int:
     """Bytes that the declared shape takes, in exact integers; an error if no array can have that shape."""
-    count = math.prod(shape)
-    if len(shape) > 32 or any(n < 0 or n >= 2**63 for n in shape) or count >= 2**62:
+    if not isinstance(shape, (tuple, list)) or not all(isinstance(n, int) for n in shape):
+        raise source.error(f"tensor '{name}' declares a shape that is no list of integers")
+    if len(shape) > 32:  # before the product: it may have millions of digits
+        raise source.error(f"tensor '{name}' declares {len(shape)} dimensions, 32 are possible")
+    if any(n < 0 or n >= 2**63 for n in shape) or math.prod(shape) >= 2**62:
         raise source.error(f"tensor '{name}' declares the impossible shape {tuple(shape)}")
-    return count * dtype.itemsize
+    return math.prod(shape) * dtype.itemsize
 
 
 def view(data: memoryview, dtype: np.dtype[Any], shape: Sequence[int]) -> Array:
@@ -107,7 +130,7 @@ def raw(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
 
 
-_DAMAGE = (
+DAMAGE = (
     ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError, RecursionError,
     RuntimeError, SyntaxError, TypeError, ValueError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
@@ -117,7 +140,7 @@ _DAMAGE = (
 def _naming(path: str | Path, kind: str) -> Iterator[None]:
     try:
         yield
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise PortdetError(
             f"is not a readable {kind}: {error or type(error).__name__}",
             where=str(path),

@@ -1,4 +1,4 @@
-"""Members of a zip archive that may not be trusted."""
+"""Members of a zip archive that may not be trusted. Their names are names only: nothing is unpacked to the disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from portdet_convert.files.source import Source
 
 
 def members(source: Source) -> dict[str, zipfile.ZipInfo]:
-    """The archive's members by name. Raises `PortdetError` for duplicates, encrypted members, bytes after the end."""
+    """The archive's members by name.
+
+    Raises `PortdetError` for duplicates, encrypted or overlapping members, and bytes after the end.
+    """
     found: dict[str, zipfile.ZipInfo] = {}
     with zipfile.ZipFile(source.path) as archive:
         for info in archive.infolist():
@@ -22,20 +25,61 @@ def members(source: Source) -> dict[str, zipfile.ZipInfo]:
         end = source.size - 22 - len(archive.comment)
         if bytes(source.data[end : end + 4]) != b"PK\x05\x06":
             raise source.error("bytes follow the zip archive", fix="the file is damaged: copy it again")
+    total = sum(info.compress_size for info in found.values())
+    if total > source.size:  # each alone may fit: that is how a few megabytes become petabytes
+        raise source.error(f"its members take {total} bytes of {source.size}: they overlap")
     return found
 
 
-def stored(source: Source, info: zipfile.ZipInfo) -> memoryview:
-    """The bytes of an uncompressed member, as a view of the file; its CRC must hold."""
+def stored(source: Source, info: zipfile.ZipInfo) -> tuple[memoryview, int]:
+    """The bytes of an uncompressed member, as a view of the file, and where they start; the CRC must hold."""
     what, at = f"member '{info.filename}'", info.header_offset
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise source.error(
             f"{what} is compressed, which torch.save never does", at, fix="save it again with torch.save"
         )
-    name, extra = struct.unpack("<HH", source.bytes(at + 26, 4, what))
-    data = source.bytes(at + 30 + name + extra, info.file_size, what)
+    data, start = _content(source, info)
+    return _checked(source, info, data), start
+
+
+def unpacked(source: Source, info: zipfile.ZipInfo) -> memoryview:
+    """The bytes of a member: a view of the file, or unpacked if it is deflated; never more than it declares."""
+    if info.compress_type == zipfile.ZIP_STORED:
+        return stored(source, info)[0]
+    what = f"member '{info.filename}'"
+    if info.compress_type != zipfile.ZIP_DEFLATED:
+        raise source.error(
+            f"{what} is compressed by method {info.compress_type}; numpy stores (0) or deflates (8)", info.header_offset
+        )
+    packed, start = _content(source, info)
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    with source.reading(what, start):
+        data = inflate.decompress(packed, info.file_size + 1)
+    if len(data) != info.file_size or not inflate.eof or inflate.unused_data:
+        raise source.error(f"{what} does not unpack to the {info.file_size} bytes it declares", start)
+    return _checked(source, info, memoryview(data))
+
+
+def _content(source: Source, info: zipfile.ZipInfo) -> tuple[memoryview, int]:
+    """The bytes of a member as they lie in the file, and where. Its own header must name it as the directory does."""
+    what, at = f"member '{info.filename}'", info.header_offset
+    head = source.bytes(at, 30, what)
+    name, extra = struct.unpack("<HH", head[26:])
+    own = bytes(source.bytes(at + 30, name, what))
+    names = (info.orig_filename.encode(), info.orig_filename.encode("cp437", "ignore"))  # zip's two encodings
+    if bytes(head[:4]) != b"PK\3\4" or own not in names:
+        raise source.error(f"{what} has a header of its own that says otherwise: {own[:80]!r}", at)
+    start = at + 30 + name + extra
+    return source.bytes(start, info.compress_size, what), start
+
+
+def _checked(source: Source, info: zipfile.ZipInfo, data: memoryview) -> memoryview:
     if (found := zlib.crc32(data)) != info.CRC:
-        raise source.error(f"{what} has CRC32 {found:08x}, the archive says {info.CRC:08x}", at, fix="copy it again")
+        raise source.error(
+            f"member '{info.filename}' has CRC32 {found:08x}, the archive says {info.CRC:08x}",
+            info.header_offset,
+            fix="copy it again",
+        )
     return data
 
 
