@@ -1,0 +1,47 @@
+"""`python -m tests.convert.ppdet_child`: outputs of converted weights in one backend, and of planted faults."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from portdet.backends import open_session
+from portdet.child import serve
+from portdet.models import layers, load_model
+from portdet.session import Arrays, Group, Options, Recipe
+from portdet.spec import BatchNorm2d
+from portdet_convert import load_canonical
+from tests.convert.ppdet_case import MODEL, SIDE, images, kept
+
+
+def outputs(weights: str, backend: str, fault: str = "") -> Arrays:
+    """Raw heads and predictions for the fixed images; with a fault, of a detector that is wrong in one thing."""
+    section = MODEL | ({"activation": "relu"} if fault == "activation" else {})
+    section |= {"padding": "same"} if fault == "padding" else {}
+    if fault.startswith("eps "):
+        vars(layers)["BatchNorm2d"] = partial(BatchNorm2d, eps=float(fault.removeprefix("eps ")))
+    detector = load_model(section, imgsz=SIDE, max_boxes=4)
+    shapes = {name: info.shape for name, info in detector.graph.weights().items()}
+    arrays, _ = load_canonical(weights, shapes)
+    if fault.startswith("swap "):
+        a, b = fault.split()[1:]
+        arrays[a], arrays[b] = arrays[b], np.abs(arrays[a]) if b.endswith("running_var") else arrays[a]
+    recipe = Recipe((Group(("conv1.conv.weight",), 0.0),), momentum=0.0)
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_session(detector, backend, recipe, Options(mode="eager", threads=1), Path(folder))
+        session.load_weights(arrays)
+        found = session.activations(images())
+        return kept([found[f"backblock{i}.conv6"] for i in range(3)]) | {"rows": session.predict(images())}
+
+
+def run(request: Any) -> None:
+    """Write `outputs` of the request to its path "to", as npz."""
+    np.savez(request["to"], **outputs(request["weights"], request["backend"], request["fault"]))
+
+
+if __name__ == "__main__":
+    serve(run)
