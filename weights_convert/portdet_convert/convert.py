@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from portdet import files
 from portdet.errors import PortdetError
-from portdet_convert import checks, yolov3
-from portdet_convert.files import FORMATS, HEADER, WRITERS, darknet, open_weights, safetensors
+from portdet_convert import checks, yolov3, yolov3_cfg
+from portdet_convert.files import FORMATS, HEADER, WRITERS, WeightsFile, darknet, open_weights, safetensors
+from portdet_convert.files.darknet import Conv
 from portdet_convert.files.source import Array, Arrays, dtype_name, little, raw
 from portdet_convert.naming import TORCH, WRITTEN
 from portdet_convert.report import Report, Row
@@ -37,30 +39,31 @@ def convert(
     dst: str | Path,
     *,
     to: str | None = None,
-    depths: Sequence[int] = yolov3.DEPTHS,
-    channels: Sequence[int] = yolov3.CHANNELS,
+    cfg: str | Path | None = None,
+    depths: Sequence[int] | None = None,
+    channels: Sequence[int] | None = None,
     allow_nan: bool = False,
     check: Callable[[Path, Report], None] | None = None,
 ) -> Report:
     """Convert a weight file of YOLOv3-DarkNet53 (whole, or the backbone alone) and report on every tensor.
 
     The formats are told from the content of `src` and from `to` or the name of `dst`; names become those of the
-    target's framework under the spec's paths. `depths` and `channels` (stem and five stages) are needed for darknet
-    files alone, which hold no shapes. Every tensor of the file must be used or skipped for a stated reason and every
-    tensor of the model filled; `dst` appears whole or not at all. `check` gets the written file before it takes the
-    place of `dst`, which stays as it was if `check` raises. Raises `PortdetError`.
+    target's framework under the spec's paths. darknet files hold no shapes: their layers are those of `cfg`, of
+    a model's `depths` and `channels` (stem and five stages), of the `.cfg` that lies beside `src`, or the published
+    ones. Every tensor of the file must be used or skipped for a stated reason and every tensor of the model filled;
+    `dst` appears whole or not at all. `check` gets the written file before it takes the place of `dst`, which stays
+    as it was if `check` raises. Raises `PortdetError`.
     """
     target = to or format_of(dst)
     if target not in FORMATS:
         raise PortdetError(f"unknown format '{target}'", fix=f"known: {', '.join(FORMATS)}")
-    with checks.naming_file(src):
-        file = open_weights(src, lambda count: yolov3.layers_for(count, depths, channels))
-        found = recognise(file.arrays, (TORCH,) if file.format == "darknet" else yolov3.NAMINGS, yolov3.expected)
-        arrays = ordered(found)
-        if not allow_nan:
-            checks.finite(arrays, str(src))
+    order = yolov3_cfg.order(src, cfg, depths, channels)
+    file, found = read(src, order)
+    arrays = found.arrays
+    if not allow_nan:
+        checks.finite(arrays, str(src))
     naming = "darknet" if file.format == "darknet" else found.naming.name
-    report = Report(str(src), str(dst), file.format, target, naming, skipped=found.skipped)
+    report = Report(str(src), str(dst), file.format, target, naming, skipped=found.skipped, notes=order.notes)
     with _unseen(dst) if check else nullcontext(Path(dst)) as path:
         with ThreadPoolExecutor(1) as pool:  # hashing takes as long as writing, and both let go of the interpreter
             checksums = pool.map(checksum, arrays.values())
@@ -72,6 +75,17 @@ def convert(
         if check:
             check(path, report)
     return report
+
+
+def read(path: str | Path, layers: Callable[[int], Sequence[Conv]]) -> tuple[WeightsFile, Renamed]:
+    """A weight file, and its arrays under canonical names in darknet's order; `layers` as in `open_weights`.
+
+    Raises `PortdetError` as `convert` does.
+    """
+    with checks.naming_file(path):
+        file = open_weights(path, layers)
+        found = recognise(file.arrays, (TORCH,) if file.format == "darknet" else yolov3.NAMINGS, yolov3.expected)
+        return file, replace(found, arrays=ordered(found))
 
 
 @contextmanager

@@ -43,7 +43,10 @@ class Row:
 
 @dataclass
 class Report:
-    """What a conversion did: every tensor; what was skipped, by name, and why; what the check of the result found."""
+    """What a conversion did: every tensor; what was skipped, by name, and why; what the check of the result found.
+
+    notes: what the user should know, a line each.
+    """
 
     source: str
     target: str
@@ -52,6 +55,7 @@ class Report:
     naming: str
     rows: list[Row] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     check: dict[str, Any] | None = None
 
     def json(self) -> str:

@@ -17,6 +17,7 @@ from portdet_convert.rules import Naming, Rule, Skip
 
 DEPTHS = (1, 2, 8, 8, 4)
 CHANNELS = (32, 64, 128, 256, 512, 1024)
+ANCHORS = (10, 13, 16, 30, 33, 23, 30, 61, 62, 45, 59, 119, 116, 90, 156, 198, 373, 326)
 
 
 def backbone_layers(depths: Sequence[int] = DEPTHS, channels: Sequence[int] = CHANNELS) -> list[Conv]:
