@@ -17,7 +17,7 @@ LAYERS = (
     {"config", "files", "child", "console"},
     {"ir", "ops", "spec"},  # the core: ops are methods of the graph's values, a spec traces itself
     {"passes", "lower", "reference", "assign"},
-    {"losses", "session"},
+    {"losses", "session", "shadow"},
     {"postprocess", "data", "versions"},
     {"models"},
     {"evaluate", "backends"},

