@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from portdet.cli.__main__ import run
 from portdet_convert import yolov3
 from portdet_convert.files.source import Arrays
 
@@ -59,3 +63,35 @@ def run_alone() -> Callable[[str, Path], str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[[bytes, str], None]:
+    """Both commands on a file of these bytes: exit code 1 and an error that names the file and fits the pattern.
+
+    And nothing else: no traceback, no file made or left, the old output as it was, little memory, little time.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def check(data: bytes, match: str) -> None:
+        Path("bad").write_bytes(data)
+        Path("out.npz").write_bytes(b"old")
+        for command in (["weights", "show", "bad"], ["convert", "bad", "-o", "out.npz"]):
+            start = time.perf_counter()
+            tracemalloc.start()
+            code = run(command)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            out, err = capfd.readouterr()
+            assert code == 1, out
+            assert err.startswith("error: bad"), err
+            assert re.search(match, err), err
+            assert "Traceback" not in out + err
+            assert peak < 4 * len(data) + (16 << 20), f"{peak} bytes"
+            assert time.perf_counter() - start < 10
+            assert sorted(os.listdir()) == ["bad", "out.npz"]
+            assert Path("out.npz").read_bytes() == b"old"
+
+    return check

@@ -60,8 +60,8 @@ def _array(source: Source, data: memoryview, info: zipfile.ZipInfo, name: str) -
 
 
 def _holds(dtype: np.dtype[Any]) -> bool:
-    """Numbers and text. Never objects, which are pickles."""
-    return dtype.kind in "biufcU" or dtype == BFLOAT16
+    """Numbers and text. Never objects, which are pickles, nor what numpy makes of `<U900000000`: a negative size."""
+    return (dtype.kind in "biufcU" and dtype.itemsize > 0) or dtype == BFLOAT16
 
 
 def write(path: str | Path, arrays: Arrays) -> None:

@@ -15,7 +15,7 @@ def members(source: Source) -> dict[str, zipfile.ZipInfo]:
     Raises `PortdetError` for duplicates, encrypted or overlapping members, and bytes after the end.
     """
     found: dict[str, zipfile.ZipInfo] = {}
-    with zipfile.ZipFile(source.path) as archive:
+    with source.reading("the zip directory"), zipfile.ZipFile(source.path) as archive:
         for info in archive.infolist():
             if info.filename in found:
                 raise source.error(f"member '{info.filename}' occurs twice", info.header_offset)
