@@ -12,30 +12,36 @@ import numpy as np
 from portdet.backends import open_session
 from portdet.child import serve
 from portdet.models import layers, load_model
-from portdet.session import Arrays, Group, Options, Recipe
+from portdet.session import Arrays, Batch, Group, Options, Recipe, StepValues
 from portdet.spec import BatchNorm2d
 from portdet_convert import load_canonical
-from tests.convert.ppdet_case import MODEL, SIDE, images, kept
+from tests.convert.ppdet_case import MODEL, SIDE, boxes, images, kept
 
 
 def outputs(weights: str, backend: str, fault: str = "") -> Arrays:
-    """Raw heads and predictions for the fixed images; with a fault, of a detector that is wrong in one thing."""
+    """Raw heads, predictions and the losses in training mode; with a fault, the first two of a wrong detector."""
     section = MODEL | ({"activation": "relu"} if fault == "activation" else {})
     section |= {"padding": "same"} if fault == "padding" else {}
     if fault.startswith("eps "):
         vars(layers)["BatchNorm2d"] = partial(BatchNorm2d, eps=float(fault.removeprefix("eps ")))
-    detector = load_model(section, imgsz=SIDE, max_boxes=4)
+    detector = load_model(section, imgsz=SIDE, max_boxes=3)
     shapes = {name: info.shape for name, info in detector.graph.weights().items()}
     arrays, _ = load_canonical(weights, shapes)
     if fault.startswith("swap "):
         a, b = fault.split()[1:]
         arrays[a], arrays[b] = arrays[b], np.abs(arrays[a]) if b.endswith("running_var") else arrays[a]
-    recipe = Recipe((Group(("conv1.conv.weight",), 0.0),), momentum=0.0)
+    recipe = Recipe((Group(("backblock2.conv6.bias",), 0.0),), momentum=0.0)
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(detector, backend, recipe, Options(mode="eager", threads=1), Path(folder))
         session.load_weights(arrays)
         found = session.activations(images())
-        return kept([found[f"backblock{i}.conv6"] for i in range(3)]) | {"rows": session.predict(images())}
+        out = kept([found[f"backblock{i}.conv6"] for i in range(3)]) | {"rows": session.predict(images())}
+        if fault:
+            return out
+        corners, labels = boxes()
+        batch = Batch(images(), corners, labels, np.ones(labels.shape, bool), np.arange(2))
+        losses = session.train_step(batch, StepValues(lr=0.0)).losses
+        return out | {f"loss_{name}": np.array(value) for name, value in losses.items()}
 
 
 def run(request: Any) -> None:
