@@ -66,9 +66,12 @@ TARGET = Target(
         ),
     },
     ops={
+        "abs": "ops.abs({0})",
         "relu": "ops.relu({0})",
         "leaky_relu": "ops.leaky_relu({0}, {slope})",
         "sigmoid": "ops.sigmoid({0})",
+        "tanh": "ops.tanh({0})",
+        "softplus": "ops.softplus({0})",
         "exp": "ops.exp({0})",
         "log": "ops.log({0})",
         "sqrt": "ops.sqrt({0})",
@@ -94,6 +97,8 @@ TARGET = Target(
         "max": _max,
         "argmax": "ops.argmax({0}, dim={axis}).int()",
         "matmul": "ops.matmul({0}, {1})",
+        "max_pool2d": "ops.max_pool2d({0}, {kernel}, stride={stride}, padding={padding})",
+        "avg_pool2d": "ops.avg_pool2d({0}, {kernel}, stride={kernel}, ceil_mode=True)",
         "upsample_nearest": _upsample,
     },
 )

@@ -97,9 +97,12 @@ TARGET = Target(
         ),
     },
     ops={
+        "abs": "paddle.abs({0})",
         "relu": "F.relu({0})",
         "leaky_relu": "F.leaky_relu({0}, {slope})",  # at exactly 0 its gradient is 1, the slope elsewhere
         "sigmoid": "F.sigmoid({0})",
+        "tanh": "F.tanh({0})",
+        "softplus": "F.softplus({0})",
         "exp": "paddle.exp({0})",
         "log": "paddle.log({0})",
         "sqrt": "paddle.sqrt({0})",
@@ -124,6 +127,8 @@ TARGET = Target(
         "max": _reduce("max"),
         "argmax": "paddle.argmax({0}, axis={axis}, dtype='int32')",
         "matmul": "paddle.matmul({0}, {1})",
+        "max_pool2d": "F.max_pool2d({0}, {kernel}, stride={stride}, padding={padding})",
+        "avg_pool2d": "F.avg_pool2d({0}, {kernel}, ceil_mode=True)",
         "upsample_nearest": "F.interpolate({0}, scale_factor={factor})",
     },
 )

@@ -81,9 +81,12 @@ TARGET = Target(
         ),
     },
     ops={
+        "abs": "torch.abs({0})",
         "relu": "F.relu({0})",
         "leaky_relu": "F.leaky_relu({0}, {slope})",
         "sigmoid": "torch.sigmoid({0})",
+        "tanh": "torch.tanh({0})",
+        "softplus": "F.softplus({0})",
         "exp": "torch.exp({0})",
         "log": "torch.log({0})",
         "sqrt": "torch.sqrt({0})",
@@ -105,9 +108,12 @@ TARGET = Target(
         "gather": "torch.take_along_dim({0}, {1}.long()[..., None], dim=1)",
         "sum": _reduce("sum"),
         "mean": _reduce("mean"),
-        "max": lambda a: f"{a.tight(0)}.amax(dim={a.attrs['axis']})",
+        "max": _reduce("amax"),
         "argmax": "torch.argmax({0}, dim={axis}).int()",
         "matmul": "torch.matmul({0}, {1})",
+        "max_pool2d": "F.max_pool2d({0}, {kernel}, stride={stride}, padding={padding})",
+        # with count_include_pad, torch.compile's gradient divides by the whole kernel at the edge (2.13)
+        "avg_pool2d": "F.avg_pool2d({0}, {kernel}, ceil_mode=True, count_include_pad=False)",
         "upsample_nearest": "F.interpolate({0}, scale_factor={factor})",
     },
 )

@@ -1,6 +1,7 @@
 """The ops that specs are written with. Names follow numpy and the papers."""
 
 from portdet.ops.conv import conv2d, upsample_nearest
+from portdet.ops.elementwise import abs_ as abs
 from portdet.ops.elementwise import (
     add,
     bce_with_logits,
@@ -17,15 +18,19 @@ from portdet.ops.elementwise import (
     logical_not,
     maximum,
     minimum,
+    mish,
     mul,
     neg,
     relu,
     sigmoid,
+    softplus,
     sqrt,
     stop_gradient,
     sub,
+    tanh,
     where,
 )
+from portdet.ops.pool import avg_pool2d, max_pool2d
 from portdet.ops.reduce import argmax, matmul, mean
 from portdet.ops.reduce import max_ as max
 from portdet.ops.reduce import sum_ as sum
@@ -33,8 +38,9 @@ from portdet.ops.shape import broadcast_to, concat, constant, gather, getitem, i
 from portdet.ops.table import OPS, Op, Sample
 
 __all__ = [
-    "OPS", "Op", "Sample", "add", "argmax", "bce_with_logits", "broadcast_to", "cast", "concat", "constant", "conv2d",
-    "div", "equal", "exp", "floor", "gather", "getitem", "greater", "iota", "leaky_relu", "less", "log", "logical_and",
-    "logical_not", "matmul", "max", "maximum", "mean", "minimum", "mul", "neg", "permute", "relu", "reshape", "sigmoid",
-    "sqrt", "stack", "stop_gradient", "sub", "sum", "upsample_nearest", "where",
+    "OPS", "Op", "Sample", "abs", "add", "argmax", "avg_pool2d", "bce_with_logits", "broadcast_to", "cast", "concat",
+    "constant", "conv2d", "div", "equal", "exp", "floor", "gather", "getitem", "greater", "iota", "leaky_relu", "less",
+    "log", "logical_and", "logical_not", "matmul", "max", "max_pool2d", "maximum", "mean", "minimum", "mish", "mul",
+    "neg", "permute", "relu", "reshape", "sigmoid", "softplus", "sqrt", "stack", "stop_gradient", "sub", "sum", "tanh",
+    "upsample_nearest", "where",
 ]  # fmt: skip

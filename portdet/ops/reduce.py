@@ -16,7 +16,13 @@ def _reduced(x: Type, *, axis: int | tuple[int, ...] | None, keepdims: bool = Fa
     return tuple(kept), x[1]
 
 
-@op(_reduced, Sample(((2, 3, 4),), {"axis": (1, 2)}), Sample(((2, 3),), {"axis": None}), tolerance=1e-5)
+@op(
+    _reduced,
+    Sample(((2, 3, 4),), {"axis": (1, 2)}),
+    Sample(((2, 3),), {"axis": None}),
+    Sample(((2, 3, 4),), {"axis": -1, "keepdims": True}),
+    tolerance=1e-5,
+)
 def sum_(x: Any, *, axis: int | tuple[int, ...] | None, keepdims: bool = False) -> Any:
     return np.sum(x, axis=axis, keepdims=keepdims)
 
@@ -26,7 +32,12 @@ def mean(x: Any, *, axis: int | tuple[int, ...] | None, keepdims: bool = False) 
     return np.mean(x, axis=axis, keepdims=keepdims)
 
 
-@op(_reduced, Sample(((2, 3, 4),), {"axis": -1}))
+@op(
+    _reduced,
+    Sample(((2, 3, 4),), {"axis": -1}),
+    Sample(((2, 3, 4),), {"axis": (0, 2), "keepdims": True}),
+    Sample(((2, 3),), {"axis": None}),
+)
 def max_(x: Any, *, axis: int | tuple[int, ...] | None, keepdims: bool = False) -> Any:
     """Largest value. Gradients at ties differ between frameworks: reduce values that carry no gradient."""
     return np.max(x, axis=axis, keepdims=keepdims)

@@ -111,7 +111,9 @@ def constant(like: Any, *, values: tuple[Any, ...]) -> Any:
 
 
 def _gather(x: Type, index: Type) -> Type:
-    return (x[0][0], index[0][1], *x[0][2:]), x[1]
+    if len(x[0]) != 3 or len(index[0]) != 2 or x[0][0] != index[0][0]:
+        raise ValueError("gather takes rows along axis 1: x (B, N, D), index (B, T)")
+    return (x[0][0], index[0][1], x[0][2]), x[1]
 
 
 @op(_gather, Sample(((2, 5, 3), np.array([[0, 4, 4], [2, 1, 0]], np.int32))))

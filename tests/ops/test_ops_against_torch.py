@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from portdet.ops import OPS, Sample
+from portdet.ops import OPS, Sample, mish
 from portdet.ops.elementwise import NUMPY
 from portdet.ops.table import Type
 
@@ -45,9 +45,12 @@ PEERS: dict[str, Callable[..., Any]] = {
     "maximum": torch.maximum,
     "minimum": torch.minimum,
     "neg": torch.neg,
+    "abs": torch.abs,
     "relu": torch.relu,
     "leaky_relu": lambda x, *, slope: functional.leaky_relu(x, slope),
     "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "softplus": lambda x: functional.softplus(x, threshold=1e3),
     "exp": torch.exp,
     "log": torch.log,
     "sqrt": torch.sqrt,
@@ -78,6 +81,8 @@ PEERS: dict[str, Callable[..., Any]] = {
     "constant": lambda like, *, values: torch.tensor(values, dtype=like.dtype),
     "gather": gather,
     "conv2d": conv2d,
+    "max_pool2d": lambda x, **attrs: functional.max_pool2d(x, attrs["kernel"], attrs["stride"], attrs["padding"]),
+    "avg_pool2d": lambda x, *, kernel: functional.avg_pool2d(x, kernel, ceil_mode=True),
     "upsample_nearest": lambda x, *, factor: functional.interpolate(x, scale_factor=factor, mode="nearest"),
 }
 
@@ -91,9 +96,9 @@ EXTRA = {
         Sample(((3, 4),), {"index": (slice(None, 2), 1)}),
     ],
     "matmul": [Sample(((2, 1, 3, 4), (5, 4, 2)))],
-    "sum": [Sample(((2, 3, 4),), {"axis": -1, "keepdims": True})],
     "mean": [Sample(((2, 3),), {"axis": None})],
-    "max": [Sample(((2, 3, 4),), {"axis": 0, "keepdims": True})],
+    "max_pool2d": [Sample(((2, 3, 9, 5),), {"kernel": 2, "stride": 2, "padding": 0})],
+    "avg_pool2d": [Sample(((2, 3, 7, 8),), {"kernel": 3})],
     "concat": [Sample((((2, 3), (1, 3), (4, 3)),), {"axis": 0}), Sample((((2, 3), (2, 2)),), {"axis": -1})],
     "reshape": [Sample(((2, 3, 4),), {"shape": (2, -1)})],
     "cast": [Sample((np.array([-2, 0, 7], np.int32),), {"dtype": "float32"})],
@@ -167,6 +172,11 @@ def test_type_rule_tells_what_the_reference_gives(name: str, number: int) -> Non
     assert NUMPY[dtype] == made.dtype
 
 
+def test_mish_equals_torch() -> None:
+    x = np.linspace(-40, 120, 161)
+    np.testing.assert_allclose(mish(x), functional.mish(torch.from_numpy(x)).numpy(), rtol=1e-6, atol=1e-10)
+
+
 @pytest.mark.parametrize("name", ["sub", "div", "less", "conv2d", "gather", "where"])
 def test_a_wrong_reference_is_found(name: str) -> None:
     swaps: dict[str, Callable[..., Any]] = {
@@ -192,6 +202,8 @@ BROKEN: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("concat", [[((2, 3), "float"), ((3, 3), "float")]], {"axis": 1}),
     ("broadcast_to", [((2, 3), "float")], {"shape": (2, 4)}),
     ("permute", [((2, 3), "float")], {"axes": (0, 2)}),
+    ("gather", [((2, 3), "float"), ((2, 4), "int32")], {}),
+    ("max_pool2d", [((1, 1, 8, 8), "float")], {"kernel": 3, "stride": 1, "padding": 2}),
 ]
 
 
