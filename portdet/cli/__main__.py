@@ -28,7 +28,7 @@ COMMANDS = {
     "bench": ("portdet.cli.bench", "command", "Time training steps against the bare framework."),
     "data": ("portdet.cli.data", "command", "Convert, inspect and draw data sets."),
     "convert": ("portdet_convert.command", "convert", "Convert weights between formats."),
-    "weights": ("portdet_convert.command", "weights", "Look into weight files."),
+    "weights": ("portdet_convert.weights_command", "weights", "Look into weight files."),
     "help": ("portdet.cli.help", "command", "Explain configuration keys, model fields or a command."),
 }
 

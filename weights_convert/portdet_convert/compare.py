@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portdet_convert.files.source import BFLOAT16, Array, as_float32, dtype_name
+from portdet_convert.files.source import BFLOAT16, Array, Arrays, as_float32, dtype_name
 
-_PIECE = 1 << 20
+_PIECE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,17 @@ def statistics(array: Array) -> Statistics | None:
     flat = array.ravel(order="K")  # a view of a transposed tensor too
     count, nan, total, least, greatest = 0, 0, 0.0, math.inf, -math.inf
     for piece in _pieces(flat):
-        good = piece[np.isfinite(piece)]
-        nan += int(np.isnan(piece).sum())
-        count += good.size
+        good = _finite(piece)
+        if good.size < piece.size:
+            nan += int(np.isnan(piece).sum())
         if good.size:
+            count += good.size
             total += float(good.sum())
             least, greatest = min(least, float(good.min())), max(greatest, float(good.max()))
     if not count:
         return Statistics(math.nan, math.nan, math.nan, math.nan, nan, flat.size - nan)
     mean = total / count
-    squares = sum(float(np.square(piece[np.isfinite(piece)] - mean).sum()) for piece in _pieces(flat))
+    squares = sum(float(np.square(_finite(piece) - mean).sum()) for piece in _pieces(flat))
     return Statistics(mean, math.sqrt(squares / count), least, greatest, nan, flat.size - nan - count)
 
 
@@ -67,7 +68,7 @@ def gap(a: Array, b: Array, atol: float = 0.0, rtol: float = 0.0) -> Gap | None:
     first, second = _flat(a), _flat(b)
     count, worst, where, scale = 0, -1.0, 0, 0.0
     for number, (x, y) in enumerate(zip(_pieces(first), _pieces(second), strict=True)):
-        scale = max(scale, float(np.abs(y[np.isfinite(y)]).max(initial=0.0)))
+        scale = max(scale, float(np.abs(_finite(y)).max(initial=0.0)))
         with np.errstate(invalid="ignore"):
             apart = np.abs(x - y)
         apart[(x == y) | (np.isnan(x) & np.isnan(y))] = 0.0
@@ -88,6 +89,18 @@ def gap(a: Array, b: Array, atol: float = 0.0, rtol: float = 0.0) -> Gap | None:
     return Gap(count, worst, relative, tuple(int(i) for i in at))
 
 
+def unlike(theirs: Arrays, ours: Arrays) -> list[str]:
+    """Names that only one side has, or whose shape or bits differ; `theirs` may have bfloat16 as float32."""
+    wrong = [name for name in theirs if name not in ours]
+    for name, mine in ours.items():
+        other = theirs.get(name)
+        if other is not None and other.dtype != BFLOAT16 == mine.dtype:
+            mine = as_float32(mine)
+        if other is None or other.shape != mine.shape or gap(other, mine) is not None:
+            wrong.append(name)
+    return wrong
+
+
 def _flat(array: Array) -> Array:
     """One axis; a complex number is two values."""
     flat = array.reshape(-1)
@@ -99,6 +112,11 @@ def _pieces(flat: Array) -> Iterator[Array]:
     for start in range(0, flat.size, _PIECE):
         piece = flat[start : start + _PIECE]
         yield (as_float32(piece) if piece.dtype == BFLOAT16 else piece).astype(np.float64)
+
+
+def _finite(piece: Array) -> Array:
+    finite = np.isfinite(piece)
+    return piece if finite.all() else piece[finite]
 
 
 def _bits(flat: Array, start: int) -> Array:

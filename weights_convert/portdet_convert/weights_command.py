@@ -1,0 +1,165 @@
+"""The commands `portdet weights show` and `portdet weights diff`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from portdet.console import console
+from portdet.errors import PortdetError
+from portdet_convert import checks, yolov3, yolov3_cfg
+from portdet_convert.command import sizes_of
+from portdet_convert.compare import gap, statistics
+from portdet_convert.convert import checksum
+from portdet_convert.files import WeightsFile, open_weights
+from portdet_convert.files.source import Array, Arrays, dtype_name
+from portdet_convert.rules import recognise
+
+_BUFFERS = ("running_mean", "running_var", "moving_mean", "moving_variance", "_mean", "_variance")
+_MODEL = click.option("--model", metavar="CONFIG", help="Configuration of the model, for a darknet file.")
+_CFG = click.option("--cfg", type=click.Path(path_type=Path), help="darknet's .cfg of a darknet file: its layers.")
+
+
+@click.group()
+def weights() -> None:
+    """Look into weight files."""
+
+
+@weights.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_MODEL
+@_CFG
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(file: Path, model: str | None, cfg: Path | None, as_json: bool) -> None:
+    """Names, shapes, dtypes and statistics of every tensor of FILE.
+
+    Mean and the like are of the finite values; NaN and infinities are counted, and their rows are red.
+    """
+    found = _open(file, model, cfg)
+    rows = [_row(name, array) for name, array in found.arrays.items()]
+    if as_json:
+        click.echo(json.dumps({"file": str(file), **_totals(found), "metadata": found.metadata, "tensors": rows}))
+        return
+    table = Table("name", "shape", "dtype", "mean", "std", "min", "max", "NaN", "inf", "sha256")
+    for row in rows:
+        numbers = ("" if row[key] is None else f"{row[key]:.4g}" for key in ("mean", "std", "least", "greatest"))
+        counts = ("" if row[key] is None else str(row[key]) for key in ("nan", "infinite"))
+        style = "red" if _bad(row) else ""
+        table.add_row(row["name"], str(row["shape"]), row["dtype"], *numbers, *counts, row["sha256"], style=style)
+    screen = console()
+    screen.print(table)
+    for line in _summary(file, found, rows):
+        screen.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _row(name: str, array: Array) -> dict[str, Any]:
+    found = statistics(array)
+    values = asdict(found) if found else dict.fromkeys(("mean", "std", "least", "greatest", "nan", "infinite"))
+    numbers = {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in values.items()}
+    return {"name": name, "shape": array.shape, "dtype": dtype_name(array), **numbers, "sha256": checksum(array)}
+
+
+def _bad(row: dict[str, Any]) -> bool:
+    return bool(row["nan"] or row["infinite"])
+
+
+def _totals(found: WeightsFile) -> dict[str, Any]:
+    numbers = {name: array for name, array in found.arrays.items() if array.dtype.kind != "U"}
+    learned = [a for name, a in numbers.items() if a.dtype.kind in "fV" and not name.endswith(_BUFFERS)]
+    return {
+        "format": found.format,
+        "values": sum(array.size for array in numbers.values()),
+        "parameters": sum(array.size for array in learned),
+        "bytes": sum(array.nbytes for array in numbers.values()),
+    }
+
+
+def _summary(file: Path, found: WeightsFile, rows: Iterable[dict[str, Any]]) -> list[str]:
+    total = _totals(found)
+    extra = "".join(f", {key} {value}" for key, value in found.metadata.items())
+    lines = [
+        f"{file}: {found.format}, {len(found.arrays)} tensors, {total['values']:,} values, of these "
+        f"{total['parameters']:,} parameters (no statistics, no counters), {total['bytes']:,} bytes{extra}"
+    ]
+    if bad := [row["name"] for row in rows if _bad(row)]:
+        lines.append(f"{len(bad)} tensors hold NaN or infinities, first '{bad[0]}'")
+    return lines
+
+
+@weights.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@_MODEL
+@_CFG
+@click.option("--atol", default=0.0, show_default=True, help="Values differ when |a - b| > atol + rtol * |b|.")
+@click.option("--rtol", default=0.0, show_default=True, help="With both 0, bits and dtypes must be the same.")
+@click.pass_context
+def diff(
+    context: click.Context, a: Path, b: Path, model: str | None, cfg: Path | None, atol: float, rtol: float
+) -> None:
+    """Compare two files tensor by tensor, under canonical names, in the order of the network.
+
+    Exit code 0: the same; 1: something differs; 2: a file cannot be read.
+    """
+    try:
+        first, second, naming = _by_name(_open(a, model, cfg), _open(b, model, cfg))
+    except PortdetError as error:
+        click.echo(f"error: {error}", err=True)
+        context.exit(2)
+    table = Table("name", "difference", "values", "largest", "relative", "at")
+    names = [*first, *(name for name in second if name not in first)]
+    worst: tuple[float, str] = (-1.0, "")
+    for name in names:
+        cells, absolute = _difference(first.get(name), second.get(name), atol, rtol)
+        if cells:
+            table.add_row(name, *cells)
+            worst = max(worst, (absolute, name), key=lambda item: item[0])
+    screen = console()
+    if table.row_count:
+        screen.print(table)
+    largest = f"; the largest difference is {worst[0]:.3g}, in {worst[1]}" if worst[0] >= 0 else ""
+    said = f"{table.row_count} of {len(names)} tensors differ{largest}{naming}"
+    screen.print(said, soft_wrap=True, highlight=False, markup=False)
+    context.exit(1 if table.row_count else 0)
+
+
+def _open(path: Path, model: str | None, cfg: Path | None) -> WeightsFile:
+    with checks.naming_file(path):
+        return open_weights(path, yolov3_cfg.order(path, cfg, *sizes_of(model)))
+
+
+def _by_name(*found: WeightsFile) -> tuple[Arrays, Arrays, str]:
+    """Both files' arrays under canonical names, in the network's order, or under their own if no rules fit both."""
+    try:
+        renamed = [recognise(file.arrays, yolov3.NAMINGS, yolov3.expected) for file in found]
+    except PortdetError:
+        first, second = ({name: a for name, a in file.arrays.items() if a.dtype.kind != "U"} for file in found)
+        return first, second, "; compared by the names in the files, which are of no known model"
+    ordered = []
+    for one, file in zip(renamed, found, strict=True):
+        rest = {name: file.arrays[name] for name in one.unknown}
+        order = [name for name in yolov3.expected(one.arrays) if name in one.arrays]
+        ordered.append({**{name: one.arrays[name] for name in order}, **one.arrays, **rest})
+    skipped = sum(len(one.skipped) for one in renamed)
+    return ordered[0], ordered[1], f"; {skipped} skipped that are no weights" if skipped else ""
+
+
+def _difference(a: Array | None, b: Array | None, atol: float, rtol: float) -> tuple[tuple[str, ...], float]:
+    """What differs, in how many values, the largest absolute and relative difference, its index; () if nothing does."""
+    if a is None or b is None:
+        return ("only in the second file" if a is None else "only in the first file",), -1.0
+    if a.shape != b.shape:
+        return (f"shape {a.shape} and {b.shape}",), -1.0
+    found = gap(a, b, atol, rtol)
+    if found is None:
+        return (), -1.0
+    what = "values" if dtype_name(a) == dtype_name(b) else f"{dtype_name(a)} and {dtype_name(b)}"
+    count = f"{found.count} of {a.size}"
+    return (what, count, f"{found.absolute:.3g}", f"{found.relative:.2g}", str(found.at)), found.absolute
