@@ -12,12 +12,12 @@ from pathlib import Path
 from portdet import files
 from portdet.errors import PortdetError
 from portdet_convert import checks, yolov3, yolov3_cfg
-from portdet_convert.files import FORMATS, HEADER, WRITERS, WeightsFile, darknet, open_weights, safetensors
+from portdet_convert.files import FORMATS, HEADER, WRITERS, WeightsFile, darknet, open_weights, pdparams, safetensors
 from portdet_convert.files.darknet import Conv
 from portdet_convert.files.source import Array, Arrays, dtype_name, little, raw
 from portdet_convert.naming import TORCH, WRITTEN
 from portdet_convert.report import Report, Row
-from portdet_convert.rules import Renamed, explain, recognise, restore
+from portdet_convert.rules import KEPT, Renamed, UnknownModel, explain, recognise, rename, restore
 
 SUFFIXES = {
     ".ckpt": "ckpt", ".npz": "npz", ".pdparams": "pdparams", ".pdema": "pdparams", ".pth": "pth", ".pt": "pth",
@@ -45,12 +45,13 @@ def convert(
     allow_nan: bool = False,
     check: Callable[[Path, Report], None] | None = None,
 ) -> Report:
-    """Convert a weight file of YOLOv3-DarkNet53 (whole, or the backbone alone) and report on every tensor.
+    """Convert a weight file and report on every tensor: YOLOv3-DarkNet53, whole or the backbone alone, by its rules.
 
     The formats are told from the content of `src` and from `to` or the name of `dst`; names become those of the
     target's framework under the spec's paths. darknet files hold no shapes: their layers are those of `cfg`, of
     a model's `depths` and `channels` (stem and five stages), of the `.cfg` that lies beside `src`, or the published
-    ones. Every tensor of the file must be used or skipped for a stated reason and every tensor of the model filled;
+    ones. Every tensor of the file must be used or skipped for a stated reason and every tensor of the model filled.
+    In a file of a model that is not known every tensor keeps its name, unless a model is given; the report says so.
     `dst` appears whole or not at all. `check` gets the written file before it takes the place of `dst`, which stays
     as it was if `check` raises. Raises `PortdetError`.
     """
@@ -58,16 +59,18 @@ def convert(
     if target not in FORMATS:
         raise PortdetError(f"unknown format '{target}'", fix=f"known: {', '.join(FORMATS)}")
     order = yolov3_cfg.order(src, cfg, depths, channels)
-    file, found = read(src, order)
+    anything = target != "darknet" and depths is None and channels is None
+    file, found = read(src, order, anything=anything)
     arrays = found.arrays
     if not allow_nan:
         checks.finite(arrays, str(src))
     naming = "darknet" if file.format == "darknet" else found.naming.name
-    report = Report(str(src), str(dst), file.format, target, naming, skipped=found.skipped, notes=order.notes)
+    report = Report(str(src), str(dst), file.format, target, naming, skipped=found.skipped)
+    report.notes = [*order.notes, *found.notes, *_about(Path(src), file)]
     with _unseen(dst) if check else nullcontext(Path(dst)) as path:
         with ThreadPoolExecutor(1) as pool:  # hashing takes as long as writing, and both let go of the interpreter
             checksums = pool.map(checksum, arrays.values())
-            names = _write(path, target, arrays, file.metadata)
+            names = _write(path, target, found, file.metadata)
             for (name, array), digest in zip(arrays.items(), checksums, strict=True):
                 source, transform = found.origin[name]
                 dtype = dtype_name(array)
@@ -77,15 +80,40 @@ def convert(
     return report
 
 
-def read(path: str | Path, layers: Callable[[int], Sequence[Conv]]) -> tuple[WeightsFile, Renamed]:
+def read(
+    path: str | Path, layers: Callable[[int], Sequence[Conv]], *, anything: bool = False
+) -> tuple[WeightsFile, Renamed]:
     """A weight file, and its arrays under canonical names in darknet's order; `layers` as in `open_weights`.
 
-    Raises `PortdetError` as `convert` does.
+    With `anything` the arrays of a model that is not known come under their own names. Raises `PortdetError` as
+    `convert` does.
     """
     with checks.naming_file(path):
         file = open_weights(path, layers)
-        found = recognise(file.arrays, (TORCH,) if file.format == "darknet" else yolov3.NAMINGS, yolov3.expected)
-        return file, replace(found, arrays=ordered(found))
+        try:
+            found = recognise(file.arrays, (TORCH,) if file.format == "darknet" else yolov3.NAMINGS, yolov3.expected)
+        except UnknownModel as error:
+            if not anything:
+                raise
+            note = f"no known naming: names kept; {error.what}"
+            return file, replace(rename(KEPT, file.arrays), notes=[note])
+        notes = [found.naming.note] if found.naming.note else []
+        return file, replace(found, arrays=ordered(found), notes=notes)
+
+
+def _about(src: Path, file: WeightsFile) -> list[str]:
+    """What ppdet's files hold when it trains with an average: it writes two, and exchanges them."""
+    if file.metadata.get(pdparams.COPIED):
+        return [
+            "a copy that was taken in training, as PaddleDetection's .pdema: the weights as trained; their average "
+            "(EMA), which it evaluates, is in the .pdparams beside it"
+        ]
+    if file.format == "pdparams" and src.suffix == ".pdparams" and src.with_suffix(".pdema").is_file():
+        return [
+            "the average of the weights (EMA), as PaddleDetection writes it where a .pdema lies beside: that holds the "
+            "weights as trained"
+        ]
+    return []
 
 
 @contextmanager
@@ -113,14 +141,15 @@ def ordered(found: Renamed) -> Arrays:
     return {name: found.arrays[name] for name in wanted}
 
 
-def _write(dst: str | Path, target: str, arrays: Arrays, metadata: dict[str, str]) -> dict[str, str]:
+def _write(dst: str | Path, target: str, found: Renamed, metadata: dict[str, str]) -> dict[str, str]:
     """Write the file; canonical name -> name in it."""
+    arrays = found.arrays
     if target == "darknet":
         header = darknet.Header(*map(int, metadata.get(HEADER, "0 2 5 0").split()))
         layers = yolov3.layers_of({name: array.shape for name, array in arrays.items()})
         darknet.write(dst, arrays, layers, header)
         return {name: name for name in arrays}
-    out, names = restore(WRITTEN[target], arrays)
+    out, names = restore(KEPT if found.naming is KEPT else WRITTEN[target], arrays)
     if target == "safetensors":
         safetensors.write(dst, out, {HEADER: metadata[HEADER]} if HEADER in metadata else None)
     else:

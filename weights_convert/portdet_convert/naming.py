@@ -9,11 +9,24 @@ STATE = ("learning_rate", "momentum", "global_step", "epoch_num", "step_num", "c
 
 _WRAPPERS = ("module.", "model.", "state_dict.", "state_dict.module.", "model.module.", "ema.", "net.")
 _OPTIMISER = tuple(Skip(pattern, "optimiser state") for pattern in ("optimizer.{rest}", "optim.{rest}"))
+PADDLE_OPTIMISER = tuple(
+    Skip(pattern, "optimiser state")
+    for pattern in (
+        "{path}_{slot:velocity|moment[12]?|moment2_max|beta[12]_pow_acc|inf_norm|mean_square|mean_grad|momentum}_{n:[0-9]+}",
+        "master_weights.{rest}",
+        "LR_Scheduler.{rest}",
+    )
+)
+"""Paddle's optimisers name their accumulators after the parameter's internal name: `conv2d_0.w_0_velocity_0`."""
 
 TORCH = Naming(
     "torch",
     (Rule("{path}", "{path}"),),
-    (Skip("{path}.num_batches_tracked", "counter of batch norm, not a weight"), *_OPTIMISER),
+    (
+        Skip("{path}.num_batches_tracked", "counter of batch norm, not a weight"),
+        Skip("state.{i:[0-9]+}.{rest}", "optimiser state"),
+        *_OPTIMISER,
+    ),
     _WRAPPERS,
 )
 
@@ -24,7 +37,7 @@ PADDLE = Naming(
         Rule("{path}._variance", "{path}.running_var"),
         Rule("{path}", "{path}"),
     ),
-    _OPTIMISER,
+    (*_OPTIMISER, *PADDLE_OPTIMISER),
     _WRAPPERS,
 )
 

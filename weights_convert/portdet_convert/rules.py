@@ -45,6 +45,11 @@ class Rule:
         return _rewrite(self.name, self.pattern, name)
 
 
+def units(pairs: Iterable[tuple[str, str]], leaves: Iterable[tuple[str, str]]) -> tuple[Rule, ...]:
+    """Rules for units of layers: every pair of paths with every pair of leaf names."""
+    return tuple(Rule(f"{a}.{leaf}", f"{b}.{name}") for a, b in pairs for leaf, name in leaves)
+
+
 @cache
 def _compile(template: str) -> re.Pattern[str]:
     parts, position = [], 0
@@ -71,19 +76,28 @@ class Skip:
         return _compile(self.pattern).fullmatch(name) is not None
 
 
+class UnknownModel(PortdetError):
+    """No naming fits the names of a file."""
+
+
 @dataclass(frozen=True)
 class Naming:
-    """How one program names the tensors of a model. A name may carry one of the `prefixes` of wrapper modules."""
+    """How one program names the tensors of a model. A name may carry one of the `prefixes` of wrapper modules.
+
+    A file with a tensor that `refused` fits is another model whose tensors have the same shapes; its reason says what
+    differs. `note` is worth knowing about every other file of these names.
+    """
 
     name: str
     rules: tuple[Rule, ...]
     skips: tuple[Skip, ...] = ()
     prefixes: tuple[str, ...] = ()
+    refused: tuple[Skip, ...] = ()
+    note: str = ""
 
     def canonical(self, name: str) -> tuple[str, Transform] | None:
         """Canonical name and transform of the file's tensor `name`; None if no rule fits."""
-        prefix = max((p for p in self.prefixes if name.startswith(p)), key=len, default="")
-        bare = name[len(prefix) :]
+        bare = self._bare(name)
         for rule in self.rules:
             target = rule.forward(bare)
             if target is not None:
@@ -102,16 +116,25 @@ class Naming:
         """The reason why tensor `name` is no weight, or None."""
         return next((skip.reason for skip in self.skips if skip.fits(name)), None)
 
+    def refusal(self, names: Iterable[str]) -> str | None:
+        """The reason why a file with these names is another model, or None."""
+        bare = [self._bare(name) for name in names]
+        return next((one.reason for one in self.refused if any(one.fits(name) for name in bare)), None)
+
+    def _bare(self, name: str) -> str:
+        return name[len(max((p for p in self.prefixes if name.startswith(p)), key=len, default="")) :]
+
 
 @dataclass
 class Renamed:
-    """Arrays under canonical names, and where each came from: target -> (source, transform)."""
+    """Arrays under canonical names, where each came from (target -> (source, transform)), and what to know of them."""
 
     naming: Naming
     arrays: Arrays = field(default_factory=dict)
     origin: dict[str, tuple[str, Transform]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def rename(naming: Naming, arrays: Mapping[str, Array]) -> Renamed:
@@ -140,17 +163,39 @@ def recognise(
 ) -> Renamed:
     """`rename` by the naming that fills most names of the model; `expected` gives these from the names found.
 
-    Raises `PortdetError` that shows names of both sides when no naming fills any.
+    Raises `UnknownModel` that shows names when no naming fits half of them, and `PortdetError` for a file of optimiser
+    state and for one of another model that a naming refuses.
     """
     candidates = [rename(naming, arrays) for naming in namings]
     scores = [len(set(c.arrays) & set(expected(c.arrays))) for c in candidates]
-    if not any(scores):
-        tried = ", ".join(candidate.naming.name for candidate in candidates)
+    best = candidates[scores.index(max(scores))]
+    reason = best.naming.refusal(arrays)
+    if reason is not None and max(scores):
         raise PortdetError(
-            f"none of its {len(arrays)} names fits the model (tried {tried}): {', '.join(list(arrays)[:3])}, ...",
+            f"is {best.naming.name}'s model, whose weights do not transfer although their shapes agree: {reason}",
+            fix="give weights of darknet, mindspore-ai/models or PaddleDetection",
+        )
+    if any(c.skipped and not c.arrays and not c.unknown for c in candidates):
+        raise PortdetError(
+            f"holds the state of an optimiser and no weights: {_few(arrays)}",
+            fix="give the file of weights that was written beside it (NAME.pdparams for NAME.pdopt)",
+        )
+    if 2 * max(scores) < len(best.arrays) + len(best.unknown) or not max(scores):
+        fit = f"only {max(scores)}" if max(scores) else "none"
+        tried = ", ".join(candidate.naming.name for candidate in candidates)
+        raise UnknownModel(
+            f"{fit} of its {len(arrays)} names fits the model (tried {tried}): {_few(arrays)}",
             fix="check that the file belongs to this model",
         )
-    return candidates[scores.index(max(scores))]
+    return best
+
+
+def _few(names: Collection[str]) -> str:
+    return ", ".join([*list(names)[:3], *(["..."] if len(names) > 3 else [])])
+
+
+KEPT = Naming("no known", (Rule("{path}", "{path}"),))
+"""For files of models that are not known: every tensor keeps its name."""
 
 
 def restore(naming: Naming, arrays: Mapping[str, Array]) -> tuple[Arrays, dict[str, str]]:

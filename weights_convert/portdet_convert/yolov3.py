@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from portdet.errors import PortdetError
 from portdet_convert.files.darknet import Conv
-from portdet_convert.naming import FRAMEWORKS, STATE
-from portdet_convert.rules import Naming, Rule, Skip
+from portdet_convert.naming import FRAMEWORKS, PADDLE_OPTIMISER, STATE
+from portdet_convert.rules import Naming, Rule, Skip, units
+from portdet_convert.ultralytics import MINDYOLO, ULTRALYTICS
 
 DEPTHS = (1, 2, 8, 8, 4)
 CHANNELS = (32, 64, 128, 256, 512, 1024)
@@ -115,14 +116,10 @@ def channels_of(shapes: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
     return tuple(shapes[f"backbone.conv{stage}.conv.weight"][0] for stage in range(6))
 
 
-def _units(pairs: Sequence[tuple[str, str]], leaves: Sequence[tuple[str, str]]) -> tuple[Rule, ...]:
-    return tuple(Rule(f"{a}.{leaf}", f"{b}.{name}") for a, b in pairs for leaf, name in leaves)
-
-
 MSMODELS = Naming(
     "mindspore-ai/models",
     (
-        *_units(
+        *units(
             [("{unit}", "{unit}")],
             [
                 ("0.weight", "conv.weight"),
@@ -175,14 +172,15 @@ def _ppdet_units() -> list[tuple[str, str]]:
 PPDET = Naming(
     "ppdet",
     (
-        *_units(_ppdet_units(), _BATCH_NORM),
+        *units(_ppdet_units(), _BATCH_NORM),
         *(
             Rule(f"yolo_head.yolo_output.{b}.{leaf}", f"backblock{b}.conv6.{leaf}")
             for b in range(3)
             for leaf in ("weight", "bias")
         ),
     ),
+    PADDLE_OPTIMISER,
 )
 """PaddleDetection's YOLOv3 with the DarkNet backbone."""
 
-NAMINGS = (*FRAMEWORKS, MSMODELS, PPDET)
+NAMINGS = (*FRAMEWORKS, MSMODELS, PPDET, MINDYOLO, ULTRALYTICS)

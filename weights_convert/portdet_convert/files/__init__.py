@@ -65,5 +65,5 @@ def open_weights(path: str | Path, layers: Callable[[int], Sequence[Conv]] | Non
         head, _ = darknet.header(Source(path))
         text = f"{head.major} {head.minor} {head.revision} {head.seen}"
         return WeightsFile(kind, darknet.read(path, layers(darknet.count(path))), {HEADER: text})
-    meta = safetensors.metadata(path) if kind == "safetensors" else {}
-    return WeightsFile(kind, READERS[kind](path), meta)
+    metadata = {"safetensors": safetensors.metadata, "pdparams": pdparams.metadata}.get(kind)
+    return WeightsFile(kind, READERS[kind](path), metadata(path) if metadata else {})

@@ -20,6 +20,8 @@ from portdet_convert.files.output import check_names, replacing
 from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, nbytes, raw, reader
 
 _STRUCTURED, _SLICES = "StructuredToParameterName@@", "UnpackBigParamInfor@@"
+COPIED = "paddle.copied"
+"""Metadata key of a file whose tensors `copy.deepcopy` made: Paddle then adds `_deepcopy_N` to their internal names."""
 
 
 @reader("Paddle pickle")
@@ -43,8 +45,20 @@ def read(path: str | Path) -> Arrays:
         for name, info in slices.items():
             arrays[name] = _join(source, arrays, name, info["slices"], info["OriginShape"])
     if not arrays:
+        if "LR_Scheduler" in table:  # SGD without momentum keeps nothing else
+            raise source.error("holds the state of an optimiser and no weights", fix="give the .pdparams beside it")
         raise source.error("holds no arrays")
     return arrays
+
+
+@reader("Paddle pickle")
+def metadata(path: str | Path) -> dict[str, str]:
+    """`COPIED`, if it is so."""
+    source = Source(path)
+    table, _ = pickles.load(source, 0, source.size, pickles.NUMPY)
+    names = table.get(_STRUCTURED) if isinstance(table, dict) else None
+    copied = isinstance(names, dict) and bool(names) and all("_deepcopy_" in str(name) for name in names.values())
+    return {COPIED: "yes"} if copied else {}
 
 
 def _bfloat16(source: Source, array: Array, name: str) -> Array:
