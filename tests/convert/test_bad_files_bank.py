@@ -154,7 +154,7 @@ NPZ = {
     "a member beyond the end": (
         with_directory(archive(("w.npy", GOOD)), lambda d: d[:42] + b"\xff\xff\0\0" + d[46:]), "needs 30"
     ),
-    "a damaged directory": (with_directory(archive(("w.npy", GOOD)), lambda d: b"PKxx" + d[4:]), "directory is damaged"),
+    "a damaged directory": (with_directory(archive(("w.npy", GOOD)), lambda d: b"PKxx" + d[4:]), "zip directory is"),
     "bzip2": (archive(("w.npy", GOOD), method=zipfile.ZIP_BZIP2), r"member 'w\.npy' is compressed by method 12"),
     "lzma": (archive(("w.npy", GOOD), method=zipfile.ZIP_LZMA), r"member 'w\.npy' is compressed by method 14"),
     "overlapping members": (overlapping(), "its members take .* they overlap"),

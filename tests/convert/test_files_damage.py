@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -16,14 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from portdet.errors import PortdetError
 from portdet_convert import convert, open_weights, sniff
-from portdet_convert.files import READERS, WRITERS, ckpt, npz, pdparams, pickle_write, pth, safetensors
-from portdet_convert.files.source import BFLOAT16, Arrays
+from portdet_convert.files import READERS, ckpt, npz, pdparams, pickle_write, pth, safetensors
+from portdet_convert.files.source import Arrays
 
 FORMATS = sorted(READERS)
 LAYOUT: dict[str, Any] = {"depths": (1, 1, 2, 1, 1), "channels": (2, 4, 4, 6, 8, 8)}
@@ -60,37 +56,6 @@ def test_extra_bytes(tmp_path: Path, small: Arrays, form: str, extra: bytes) -> 
     path.write_bytes(path.read_bytes() + extra)
     with pytest.raises(PortdetError, match="whole"):
         convert(path, tmp_path / "out.safetensors", **LAYOUT)
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_flipped_bits_never_end_in_anything_but_an_error(tmp_path: Path, form: str) -> None:
-    path = tmp_path / "x"
-    WRITERS[form](path, {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b.c": np.ones(4, np.float16)})
-    good, rng = path.read_bytes(), random.Random(form)
-    errors = []
-    for _ in range(400):
-        data = bytearray(good)
-        for _ in range(rng.choice((1, 1, 4))):
-            data[rng.randrange(len(data))] = rng.randrange(256)
-        path.write_bytes(data)
-        try:
-            open_weights(path)
-        except PortdetError as error:
-            errors.append(str(error))
-    assert len(errors) > 100
-    assert all(str(path) in error for error in errors)
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    head=st.sampled_from([b"", b"PK\3\4", b"\x80\4", b"\x0a\x0c\x0a", b"\x20\0\0\0\0\0\0\0{", pth.MAGIC]),
-    tail=st.binary(max_size=200),
-)
-def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, head: bytes, tail: bytes) -> None:
-    path = tmp_path_factory.getbasetemp() / "any"
-    path.write_bytes(head + tail)
-    with contextlib.suppress(PortdetError):
-        open_weights(path)
 
 
 class Evil:
@@ -176,7 +141,7 @@ def test_an_expanded_torch_tensor_is_not_blown_up(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "wide", "w") as archive:
         archive.writestr("archive/data.pkl", plain.replace(sizes, wide))
         archive.writestr("archive/data/0", bytes(24))
-    with pytest.raises(PortdetError, match="exceeds its 6 values"):
+    with pytest.raises(PortdetError, match=r"tensor 'w' and those before it unpack to \d+ bytes"):
         open_weights(tmp_path / "wide")
 
 
@@ -243,31 +208,6 @@ def test_a_negative_variance_shows_that_a_file_was_read_in_the_wrong_order(tmp_p
     safetensors.write(tmp_path / "bad", small)
     with pytest.raises(PortdetError, match=r"'conv1\.norm\.running_var' is -0\.25 at \(2,\)"):
         convert(tmp_path / "bad", tmp_path / "out.pth")
-
-
-DTYPES = st.sampled_from(["<f2", "<f4", "<f8", "i1", "<i2", "<i4", "<i8", "u1", "?"])
-SHAPES = hnp.array_shapes(min_dims=0, min_side=0, max_side=4)
-ARRAYS = st.one_of(
-    DTYPES.flatmap(lambda dtype: hnp.arrays(dtype, SHAPES)),
-    hnp.arrays("<u2", SHAPES).map(lambda array: array.view(BFLOAT16)),
-)
-NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20).filter(
-    lambda n: "__metadata__" not in n and "@@" not in n
-)
-
-
-@pytest.mark.parametrize("form", FORMATS)
-@settings(max_examples=60, deadline=None)
-@given(arrays=st.dictionaries(NAMES, ARRAYS, min_size=1, max_size=4))
-def test_round_trip(form: str, tmp_path_factory: pytest.TempPathFactory, arrays: Arrays) -> None:
-    path = tmp_path_factory.getbasetemp() / f"round.{form}"
-    WRITERS[form](path, arrays)
-    assert sniff(path) == form
-    back = READERS[form](path)
-    assert list(back) == list(arrays)
-    for name, array in arrays.items():
-        assert (back[name].dtype, back[name].shape) == (array.dtype, array.shape)
-        assert back[name].tobytes() == array.tobytes()
 
 
 def test_witnesses_read_npz_and_safetensors(tmp_path: Path) -> None:

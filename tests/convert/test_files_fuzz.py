@@ -354,3 +354,23 @@ def test_any_bytes(tmp_path: Path, head: bytes, tail: bytes) -> None:
     path = tmp_path / "any"
     path.write_bytes(head + tail)
     read_cleanly(path)
+
+
+ARRAY = pickle.dumps(np.ones(2, np.float32), 4)[2:-1]
+TENSOR = pth._pickle({"w": np.ones(2, np.float32)})[5:-2]
+PROGRAM = st.lists(
+    st.one_of(
+        st.sampled_from([ARRAY, TENSOR, b"X\1\0\0\0w", b"K\1", b"N", b"}", b"]", b")", b"(", b"(", b"q\0", b"q\1", b"h\0", b"h\1"]),
+        st.sampled_from([token for token in TOKENS if len(token) < 30]),
+    ),
+    max_size=30,
+)  # fmt: skip
+
+
+@CASES
+@given(program=PROGRAM, end=st.sampled_from([b".", b"u.", b"su.", b"}(X\1\0\0\0wh\0u."]), legacy=st.booleans())
+def test_any_program_of_pickle(tmp_path: Path, program: list[bytes], end: bytes, legacy: bool) -> None:
+    path = tmp_path / "program"
+    data = b"\x80\x04}(" + b"".join(program) + end
+    path.write_bytes(LEGACY_HEAD + data + legacy_tail() if legacy else data)
+    read_cleanly(path)

@@ -95,7 +95,7 @@ def _legacy(source: Source) -> tuple[Any, Storage, Order]:
         parts.append(part)
     _, version, machine, table, keys = parts
     if version != 1001:
-        raise source.error(f"legacy torch format {version}, expected 1001")
+        raise source.error(f"legacy torch format {str(version)[:20]}, expected 1001", len(MAGIC))
     if not isinstance(machine, dict) or not isinstance(keys, list):
         raise source.error("its five pickles are not those of torch.save", position)
     sizes = {key: dtype.itemsize for dtype, key, _ in (_storage(source, i.id) for i in _persistent(table))}
@@ -159,13 +159,15 @@ def _tensor(source: Source, value: Any, name: str, storage: Storage, order: Orde
 def _strided(
     source: Source, flat: Array, first: int, size: tuple[int, ...], stride: tuple[int, ...], name: str
 ) -> Array:
-    """A view of the storage; never more values than the storage has, so that a tiny file stays tiny."""
+    """A view of the storage. More values than it has (an expanded tensor) count as copies: a tiny file stays tiny."""
     count = nbytes(source, np.dtype("i1"), size, name)
     last = first + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if count else first
-    if first < 0 or min(stride, default=0) < 0 or last > len(flat) - bool(count) or count > len(flat):
+    if first < 0 or min(stride, default=0) < 0 or last > len(flat) - bool(count):
         raise source.error(f"tensor '{name}' {size} with stride {stride} from {first} exceeds its {len(flat)} values")
     if not count:
         return np.empty(size, flat.dtype)
+    if count > len(flat):
+        source.copying(count * flat.itemsize, name)
     steps = [s * flat.itemsize for s in stride]
     return np.lib.stride_tricks.as_strided(flat[first:], size, steps, writeable=False)
 
