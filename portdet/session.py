@@ -6,7 +6,8 @@ evaluation, checkpoints and alignment are written once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from portdet.errors import PortdetError
 from portdet.lower.target import Target
 
 Array = NDArray[Any]
@@ -26,6 +28,8 @@ class Batch:
 
     images (B, 3, H, W) float32, normalised; boxes (B, T, 4) float32, x1 y1 x2 y2 in pixels of the input;
     labels (B, T) int32; valid (B, T) bool, False for padding; image_ids (B,) int64.
+    For models that ask for them: scores (B, T) float32, a box's weight, 1 where no two images are mixed;
+    noise (B, ...) float32, uniform in 0..1, in the shape of the model's `noise_shape`.
     """
 
     images: Array
@@ -33,6 +37,16 @@ class Batch:
     labels: Array
     valid: Array
     image_ids: Array
+    scores: Array | None = None
+    noise: Array | None = None
+
+    def inputs(self, forward: Callable[..., Any]) -> list[Array]:
+        """What a generated `forward` takes, by its parameters' names. Raises PortdetError for what is not here."""
+        asked = list(inspect.signature(forward).parameters)
+        found = [array for name in asked if (array := getattr(self, name, None)) is not None]
+        if len(found) < len(asked):
+            raise PortdetError(f"the model takes {asked}, of which the batch lacks some", fix="see session.Batch")
+        return found
 
 
 @dataclass(frozen=True)

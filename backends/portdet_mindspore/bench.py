@@ -25,15 +25,15 @@ def bare_step(
     mindspore.load_param_into_net(net, {name: Parameter(Tensor(np.array(a))) for name, a in weights.items()})
     net.set_train()
     optimizer = nn.Momentum(net.trainable_params(), 1e-6, 0.9, weight_decay=5e-4)
-    inputs = [Tensor(np.array(array)) for array in (batch.images, batch.boxes, batch.labels, batch.valid)]
+    inputs = [Tensor(np.array(array)) for array in batch.inputs(net.construct)]
 
-    def forward(images: Any, boxes: Any, labels: Any, valid: Any) -> Any:
-        return net(images, boxes, labels, valid)["loss"]
+    def forward(*inputs: Any) -> Any:
+        return net(*inputs)["loss"]
 
     gradient = mindspore.value_and_grad(forward, None, optimizer.parameters)
 
-    def train(images: Any, boxes: Any, labels: Any, valid: Any) -> Any:
-        loss, gradients = gradient(images, boxes, labels, valid)
+    def train(*inputs: Any) -> Any:
+        loss, gradients = gradient(*inputs)
         optimizer(gradients)
         return loss
 

@@ -110,8 +110,8 @@ class MindSporeSession:
     def _backward(self, batch: Batch, loss_scale: float) -> tuple[dict[str, float], bool, Any]:
         """Losses by name, whether all gradients are finite, and the gradients times loss_scale."""
         self.model.set_train(True)
-        inputs = map(to_tensor, (batch.images, batch.boxes, batch.labels, batch.valid))
-        names, values, grads = self.backward(*inputs, ms.Tensor(loss_scale, ms.float32))
+        inputs = map(to_tensor, batch.inputs(self.model.construct))
+        names, values, grads = self.backward(ms.Tensor(loss_scale, ms.float32), *inputs)
         *losses, finite = values.asnumpy().tolist()
         return dict(zip(names, losses, strict=True)), bool(finite), grads
 

@@ -27,19 +27,19 @@ class Trained:
 
 
 def make_backward(model: Any, weights: Any, *, find_overflow: bool) -> Callable[..., Any]:
-    """(images, boxes, labels, valid, loss_scale) -> names of the losses, [*losses, finite], scaled gradients.
+    """(loss_scale, *inputs of the model) -> names of the losses, [*losses, finite], scaled gradients.
 
     `finite` is 1.0 where every gradient is finite, or where nobody asks.
     """
 
-    def forward(images: Any, boxes: Any, labels: Any, valid: Any, loss_scale: Any) -> Any:
-        losses = model(images, boxes, labels, valid)
+    def forward(loss_scale: Any, *inputs: Any) -> Any:
+        losses = model(*inputs)
         return losses["loss"] * loss_scale, tuple(losses.keys()), ops.stack(tuple(losses.values()))
 
     gradient = ms.value_and_grad(forward, None, weights, has_aux=True)
 
-    def backward(images: Any, boxes: Any, labels: Any, valid: Any, loss_scale: Any) -> Any:
-        (_, names, losses), grads = gradient(images, boxes, labels, valid, loss_scale)
+    def backward(loss_scale: Any, *inputs: Any) -> Any:
+        (_, names, losses), grads = gradient(loss_scale, *inputs)
         finite = losses[0:1] * 0.0 + 1.0
         if find_overflow:
             total = losses[0] * 0.0

@@ -24,7 +24,7 @@ def bare_step(
     model.set_state_dict(dict(weights))
     model.train()
     optimizer = paddle.optimizer.Momentum(1e-6, 0.9, parameters=model.parameters(), weight_decay=5e-4)
-    inputs = [paddle.to_tensor(array) for array in (batch.images, batch.boxes, batch.labels, batch.valid)]
+    inputs = [paddle.to_tensor(array) for array in batch.inputs(model.forward)]
     run = paddle.jit.to_static(model.forward, full_graph=True) if options.mode == "compiled" else model
 
     def step() -> float:

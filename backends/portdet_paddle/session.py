@@ -103,8 +103,7 @@ class PaddleSession:
         for tensor in self.trained.values():
             tensor.clear_gradient(False)
         self.model.train()
-        inputs = (batch.images, batch.boxes, batch.labels, batch.valid)
-        losses: dict[str, Any] = self.run(*map(paddle.to_tensor, inputs))
+        losses: dict[str, Any] = self.run(*map(paddle.to_tensor, batch.inputs(self.model.forward)))
         (losses["loss"] * scale if scale != 1 else losses["loss"]).backward()
         return losses
 

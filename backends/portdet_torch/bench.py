@@ -24,7 +24,7 @@ def bare_step(
     model = getattr(import_source(source), class_name)().to(device)
     model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()}, strict=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4)
-    inputs = [torch.from_numpy(a).to(device) for a in (batch.images, batch.boxes, batch.labels, batch.valid)]
+    inputs = [torch.from_numpy(array).to(device) for array in batch.inputs(model.forward)]
     run = torch.compile(model, dynamic=False) if options.mode == "compiled" else model
     model.train()
 

@@ -124,7 +124,7 @@ class TorchSession:
 
     def _losses(self, batch: Batch) -> dict[str, Any]:
         self.model.train()
-        out: dict[str, Any] = self.run(*map(self._tensor, (batch.images, batch.boxes, batch.labels, batch.valid)))
+        out: dict[str, Any] = self.run(*map(self._tensor, batch.inputs(self.model.forward)))
         return out
 
     def train_step(self, batch: Batch, values: StepValues) -> StepResult:

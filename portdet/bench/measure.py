@@ -116,7 +116,9 @@ def measure(config: Config, *, steps: int, synthetic: bool) -> dict[str, Any]:
         dataset = _synthetic(config, block) if synthetic else open_dataset(config.data, "train")
         detector = model_of(config, dataset.names)
         seed, fields = config.train.seed, detector.fields
-        loader = TrainLoader(dataset, config, mean=fields.mean, std=fields.std, seed=seed)
+        loader = TrainLoader(
+            dataset, config, mean=fields.mean, std=fields.std, seed=seed, scores=detector.scores, noise=detector.noise
+        )
         stack.callback(loader.close)
         variants = _Variants(config, detector, scratch, stack)
         times, ema, plain, bare = Times(), Times(), Times(), Times()

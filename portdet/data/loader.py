@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -113,6 +113,8 @@ class TrainLoader(_Loader):
     """Training batches of one process (`rank` of `world`). `report` counts what is left out, and why.
 
     `config.data.batch` is over all processes. `mean` and `std` are of values 0..1 (zeros and ones: only / 255).
+    `scores`: batches carry a weight for each box. `noise`: they carry uniform noise, in the shape that it gives for one
+    image by the input's side; an image's noise follows from seed, epoch and image alone.
     """
 
     def __init__(
@@ -125,6 +127,8 @@ class TrainLoader(_Loader):
         seed: int,
         rank: int = 0,
         world: int = 1,
+        scores: bool = False,
+        noise: Callable[[int], tuple[int, ...]] | None = None,
     ) -> None:
         data = config.data
         if data.batch % world:
@@ -138,7 +142,7 @@ class TrainLoader(_Loader):
         self.report.count(Finding.LEFT_OVER, number=max(len(dataset) - self.steps_per_epoch * data.batch, 0))
         _check_limit(dataset, data.max_boxes, data.too_many_boxes, self.report)
         self._dataset, self._config, self._seed = dataset, config, seed
-        self._rank, self._world = rank, world
+        self._rank, self._world, self._scores, self._noise_shape = rank, world, scores, noise
         self._sizes = tuple(data.sizes) or (data.imgsz,)
         preparer = TrainPreparer(dataset, config.augment, data.max_boxes, data.resize, normalisation(mean, std), seed)
         largest = data.batch // world * 3 * max(self._sizes) ** 2
@@ -149,7 +153,16 @@ class TrainLoader(_Loader):
         for task, images, (boxes, labels, valid, ids) in self._workers.run(self._tasks(epoch, start_step)):
             for position in np.flatnonzero(~valid.any(1)):
                 self.report.count(Finding.ALL_LOST, self._dataset.records[task.positions[position]].name)
-            yield Batch(images, boxes, labels, valid, ids)
+            scores = valid.astype(np.float32) if self._scores else None
+            yield Batch(images, boxes, labels, valid, ids, scores, self._noise(task))
+
+    def _noise(self, task: Task) -> Float | None:
+        if self._noise_shape is None:
+            return None
+        noise = np.empty((len(task.positions), *self._noise_shape(task.size)), np.float32)
+        for i, position in enumerate(task.positions):
+            generator(self._seed, task.epoch, position, "noise").random(dtype=np.float32, out=noise[i])
+        return noise
 
     def _tasks(self, epoch: int, start_step: int) -> Iterator[Task]:
         data, count = self._config.data, len(self._dataset)

@@ -136,7 +136,8 @@ class _Emitter:
         for number, (name, when, body) in enumerate(first.bodies):
             holes = [text.bodies[number][2].holes.values for text in texts]
             lines = group.resolve(body.lines, holes, method=True)
-            head = f"def {self.target.forward if name == 'forward' else name}({', '.join(['self', *body.inputs])}):"
+            inputs = _inputs([other for own, _, other in first.bodies if own == name], instances[0])
+            head = f"def {self.target.forward if name == 'forward' else name}({', '.join(['self', *inputs])}):"
             methods.setdefault(name, [head])
             wrapped = [out for line in lines for out in wrap(line, 8 if when else 4, 106)]
             methods[name] += [f"    {when}", *wrapped] if when else wrapped
@@ -197,6 +198,18 @@ class _Emitter:
 
 def _keywords(group: Group, number: int, holes: Holes) -> str:
     return ", ".join(f"{name}={holes.add(name, group.args[name][number])}" for name in group.ordered())
+
+
+def _inputs(bodies: list[Body], module: ModuleGraph) -> list[str]:
+    """Parameters of a method. What only one of training and evaluation takes comes last and may be left out."""
+    few, many = (chosen(bodies, key=lambda body: len(body.inputs)).inputs for chosen in (min, max))
+    if many[: len(few)] != few:
+        raise PortdetError(
+            f"{module.class_name} takes {many} in one mode and {few} in the other",
+            where=module.where,
+            fix="put inputs of training alone last",
+        )
+    return [*few, *(f"{name}=None" for name in many[len(few) :])]
 
 
 def _callees(function: Function) -> list[Function]:

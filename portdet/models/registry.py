@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,8 +20,6 @@ from portdet.postprocess.detections import Detections
 from portdet.session import Array
 from portdet.spec import Module
 
-TRAIN_INPUTS = ("images", "boxes", "labels", "valid")
-
 
 @dataclass(frozen=True)
 class Detector:
@@ -28,6 +27,7 @@ class Detector:
 
     detections(predictions, sizes, config): one `Detections` per image from the output of `predict`.
     head: prefixes of the weights whose shape depends on the classes; transfer may leave them out.
+    scores: whether the loss weighs boxes. noise: shape of an image's training noise by the input's side, if it has one.
     """
 
     fields: Any
@@ -35,6 +35,8 @@ class Detector:
     graph: ModuleGraph
     detections: Callable[[Array, Array, RunConfig], list[Detections]]
     head: tuple[str, ...]
+    scores: bool = False
+    noise: Callable[[int], tuple[int, ...]] | None = None
 
 
 def model_names() -> list[str]:
@@ -57,17 +59,31 @@ def load_model(section: Mapping[str, Any], *, imgsz: int = 416, batch: int = 2, 
     module = importlib.import_module(f"portdet.models.{name}")
     fields = _check(module.Config, section)
     spec: Module = module.build(fields)
-    floats: DType = "float"
-    images = ((batch, 3, imgsz, imgsz), floats)
-    targets: dict[str, tuple[tuple[int, ...], DType]] = {
-        "images": images,
+    noise = getattr(spec, "noise_shape", None)
+    inputs = _train_inputs(spec, batch, imgsz, max_boxes, noise(imgsz) if noise else ())
+    traced = graph(spec, {"loss": (True, inputs), "predict": (False, {"images": inputs["images"]})})
+    verify(traced)
+    asks = "noise" in inputs
+    return Detector(fields, spec, traced, module.detections, module.HEAD, "scores" in inputs, noise if asks else None)
+
+
+def _train_inputs(
+    spec: Module, batch: int, imgsz: int, max_boxes: int, noise: tuple[int, ...]
+) -> dict[str, tuple[tuple[int, ...], DType]]:
+    """Shape and dtype of what the model's `loss` takes, by its parameters' names: `session.Batch` tells what is there.
+
+    A model that takes `noise` has `noise_shape(side)`, the shape for one image; () leaves the input out.
+    """
+    known: dict[str, tuple[tuple[int, ...], DType]] = {
+        "images": ((batch, 3, imgsz, imgsz), "float"),
         "boxes": ((batch, max_boxes, 4), "float"),
         "labels": ((batch, max_boxes), "int32"),
         "valid": ((batch, max_boxes), "bool"),
+        "scores": ((batch, max_boxes), "float"),
+        **({"noise": ((batch, *noise), "float")} if noise else {}),
     }
-    traced = graph(spec, {"loss": (True, targets), "predict": (False, {"images": images})})
-    verify(traced)
-    return Detector(fields, spec, traced, module.detections, module.HEAD)
+    asked = inspect.signature(type(spec).loss).parameters  # type: ignore[attr-defined]
+    return {name: type_ for name, type_ in known.items() if name in asked}
 
 
 def _check(config: type[BaseModel], section: Mapping[str, Any]) -> Any:

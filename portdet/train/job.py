@@ -79,7 +79,10 @@ class TrainJob:
             train_set, val_set = open_datasets(config.data, config.train.seed)
             detector = model_of(config, train_set.names)
             fields = detector.fields
-            loader = TrainLoader(train_set, config, mean=fields.mean, std=fields.std, seed=config.train.seed)
+            loader = TrainLoader(
+                train_set, config, mean=fields.mean, std=fields.std, seed=config.train.seed,
+                scores=detector.scores, noise=detector.noise,
+            )  # fmt: skip
             stack.callback(loader.close)
             validator = Validator(config, detector, val_set)
             stack.callback(validator.close)

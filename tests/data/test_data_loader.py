@@ -78,6 +78,39 @@ def test_worker_count_and_resume_change_nothing(workers: int, alone: list[list[s
         assert hashes(loader.epoch(0, start_step=5)) == []
 
 
+def noise_shape(side: int) -> tuple[int, ...]:
+    return 3, side // 32, side // 32
+
+
+def test_noise_follows_from_seed_epoch_and_image() -> None:
+    """The same for any workers, ranks and point of resume; another in each epoch."""
+    config = configured(sizes=[32, 64, 96])
+    dataset = read_scenes(config.data, "train")
+    drawn: dict[int, Any] = {}
+    for workers, world, start in ((0, 1, 0), (1, 1, 3), (0, 2, 0)):
+        config.data.workers = workers
+        for rank in range(world):
+            with TrainLoader(
+                dataset, config, **PLAIN, rank=rank, world=world, scores=True, noise=noise_shape
+            ) as loader:
+                for batch in loader.epoch(1, start):
+                    assert batch.scores is not None
+                    assert batch.noise is not None
+                    np.testing.assert_array_equal(batch.scores, batch.valid.astype(np.float32))
+                    assert batch.noise.shape == (len(batch.images), *noise_shape(batch.images.shape[2]))
+                    for number, noise in zip(batch.image_ids.tolist(), batch.noise, strict=True):
+                        np.testing.assert_array_equal(drawn.setdefault(number, noise), noise)
+    assert len(drawn) == 20
+    every = np.concatenate([noise.ravel() for noise in drawn.values()])
+    assert len(set(every.tolist())) == len(every)
+    assert 0 <= every.min() < every.max() < 1
+    with TrainLoader(dataset, config, **PLAIN, noise=noise_shape) as loader:
+        later = next(loader.epoch(2))
+        assert later.scores is None
+        assert later.noise is not None
+        assert not np.isin(later.noise, every).all()
+
+
 def test_seed_changes_order_and_augmentation(alone: list[list[str]]) -> None:
     config = configured(sizes=[32, 64, 96])
     with TrainLoader(read_scenes(config.data, "train"), config, **PLAIN | {"seed": 1}) as loader:

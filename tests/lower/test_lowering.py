@@ -65,6 +65,67 @@ def test_instances_with_equal_text_share_a_class_named_for_what_differs() -> Non
     assert "nn.Sequential(*[UnitRelu(cout=4) for _ in range(2)])" in source
 
 
+class Noisy(Module):
+    def __init__(self) -> None:
+        self.unit = Unit(3, 4)
+
+    def forward(self, x: Any, noise: Any = None) -> Any:
+        y = self.unit(x)
+        return y if noise is None else y * noise
+
+
+class NoisyNet(Module):
+    def __init__(self) -> None:
+        self.noisy = Noisy()
+
+    def loss(self, images: Any, noise: Any) -> Any:
+        return {"loss": ops.sum(self.noisy(images, noise), axis=None)}
+
+    def predict(self, images: Any) -> Any:
+        return self.noisy(images)
+
+
+def test_an_input_of_training_alone_may_be_left_out() -> None:
+    source = emit(
+        graph(
+            NoisyNet(),
+            {
+                "loss": (True, {"images": ((2, 3, 8, 8), "float"), "noise": ((2, 4, 8, 8), "float")}),
+                "predict": (False, {"images": ((2, 3, 8, 8), "float")}),
+            },
+        ),
+        TARGET,
+        title="",
+    )
+    assert "def forward(self, x, noise=None):" in source
+    assert "self.noisy(images, noise)" in source
+    assert "return self.noisy(images)\n" in source
+    assert "def forward(self, images, noise=None):" in source
+
+
+def test_inputs_must_agree_but_for_the_last() -> None:
+    class Swapped(Noisy):
+        def forward(self, x: Any, noise: Any = None) -> Any:
+            return self.unit(x) if self.training else self.unit(noise)
+
+    class SwappedNet(Module):
+        def __init__(self) -> None:
+            self.noisy = Swapped()
+
+        def loss(self, images: Any, noise: Any) -> Any:
+            return {"loss": ops.sum(self.noisy(images, noise), axis=None)}
+
+        def predict(self, images: Any) -> Any:
+            return self.noisy(None, images)
+
+    shape: tuple[tuple[int, ...], DType] = ((2, 3, 8, 8), "float")
+    made = graph(
+        SwappedNet(), {"loss": (True, {"images": shape, "noise": shape}), "predict": (False, {"images": shape})}
+    )
+    with pytest.raises(PortdetError, match="in one mode"):
+        emit(made, TARGET, title="")
+
+
 def test_a_function_called_with_other_constants_takes_them_as_arguments() -> None:
     source = emit(traced(), TARGET, title="")
     assert source.count("def halved(x, by):") == 1

@@ -27,7 +27,11 @@ def test_every_change_is_seen(size: int) -> None:
     seen.add(batch_hash(replace(original, labels=original.labels + 1)))
     seen.add(batch_hash(replace(original, valid=~original.valid)))
     seen.add(batch_hash(replace(original, images=original.images.reshape(2, 3, size * 2, -1))))
-    assert len(seen) == 1 + len(flips) + 6
+    weighed = replace(original, scores=np.ones((2, 4), np.float32))
+    noisy = replace(weighed, noise=np.ones((2, 3, 5), np.float32))
+    other = replace(noisy, noise=np.ones((2, 3, 5), np.float32) - np.eye(2, 15, dtype=np.float32).reshape(2, 3, 5))
+    seen |= {batch_hash(weighed), batch_hash(noisy), batch_hash(other)}
+    assert len(seen) == 1 + len(flips) + 9
 
 
 def test_equal_batches_equal_hashes_whatever_the_memory_order() -> None:
