@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from pathlib import Path
@@ -17,7 +16,7 @@ from portdet.errors import PortdetError
 from portdet.models import load_model
 from portdet.spec.init import initial_weights
 from portdet_convert import command, convert, files
-from portdet_convert.files import darknet, safetensors
+from portdet_convert.files import darknet, pth, safetensors
 from portdet_convert.files.source import Arrays
 from portdet_convert.proof import BackendProof, Proof, Reading
 from portdet_convert.proof_child import _require_finite, apart
@@ -25,7 +24,6 @@ from portdet_convert.proof_model import fit
 from portdet_convert.yolov3 import layers_of
 
 SECTION: dict[str, Any] = {"name": "yolov3", "width": 1 / 32, "depths": (1, 1, 2, 1, 1), "classes": 3}
-writing = importlib.import_module("portdet_convert.convert")
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +69,9 @@ def test_the_frameworks_own_loader_and_model(
     only(monkeypatch, backend)
     done = run("w.safetensors", "-o", f"out.{form}", "--check", "--report", "r.json")
     assert done.exit_code == 0, done.exception
-    assert f"read back by portdet: {len(thin)} tensors, same bits\n" in done.output
-    assert f"read back by {loader}: {len(thin)} tensors, same bits\n" in done.output
+    assert f"new file read by portdet: {len(thin)} tensors, same bits\n" in done.output
+    assert f"new file read by {loader}: {len(thin)} tensors, same bits\n" in done.output
+    assert f"source read by safetensors.numpy.load_file: {len(thin)} tensors, same bits\n" in done.output
     for other in {"torch", "mindspore", "paddle"} - {backend}:
         assert f"│ {other}" in done.output
     assert done.output.count("not installed, not checked") == 2
@@ -94,19 +93,18 @@ def test_two_swapped_tensors_are_found_and_nothing_is_written(
 ) -> None:
     only(monkeypatch, "torch")
     names = [f"backbone.layer3.0.conv2.norm.{leaf}" for leaf in ("bias", "running_mean")]
-    write = writing._write
-    monkeypatch.setattr(writing, "_write", lambda dst, to, arrays, meta: write(dst, to, swapped(arrays, *names), meta))
+    monkeypatch.setitem(files.WRITERS, "pth", lambda path, arrays: pth.write(path, swapped(arrays, *names)))
     Path("out.pth").write_bytes(b"old")
     done = run("w.safetensors", "-o", "out.pth", "--check", "--report", "r.json")
     assert done.exit_code == 1
     error = done.exception
     assert isinstance(error, PortdetError)
     assert error.where == "out.pth"
-    assert f"portdet: 2 of {len(thin)} tensors differ, first '{names[0]}'" in error.what
+    assert f"new file read by portdet: 2 of {len(thin)} tensors differ, first '{names[0]}'" in error.what
     assert "torch: outputs differ by up to" in error.what
     assert "first in backbone.layer3.0.conv2.norm" in error.what
     assert "torch.load" not in error.what, "what is in the file, torch reads right"
-    assert f"read back by torch.load: {len(thin)} tensors, same bits" in done.output
+    assert f"new file read by torch.load: {len(thin)} tensors, same bits" in done.output
     assert Path("out.pth").read_bytes() == b"old"
     assert sorted(path.name for path in folder.iterdir()) == ["out.pth", "r.json", "w.safetensors"]
     check = json.loads(Path("r.json").read_text())["check"]
@@ -132,7 +130,7 @@ def test_a_backbone_runs_without_a_head(folder: Path, thin: Arrays, monkeypatch:
     Path("thin.yaml").write_text("model: {name: yolov3, width: 0.03125, depths: [1, 1, 2, 1, 1]}\n")
     done = run("thin.conv.74", "-o", "out.npz", "--check", "--model", "thin.yaml")
     assert done.exit_code == 0, done.exception
-    assert f"read back by numpy.load: {len(backbone)} tensors, same bits\n" in done.output
+    assert f"new file read by numpy.load: {len(backbone)} tensors, same bits\n" in done.output
     assert "modules of the backbone, as the file has no head; yolov3, width=0.03125" in done.output
 
 
@@ -142,6 +140,15 @@ def test_without_any_framework(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(done.exception, PortdetError)
     assert "none of torch, mindspore, paddle is installed" in str(done.exception)
     assert [path.name for path in folder.iterdir()] == ["w.safetensors"]
+
+
+def test_a_model_that_is_not_known(folder: Path) -> None:
+    safetensors.write("x.safetensors", {"some.weight": np.ones(1, np.float32)})
+    done = run("x.safetensors", "-o", "out.pth", "--check")
+    assert isinstance(done.exception, PortdetError)
+    assert "x.safetensors: none of its 1 names fits the model" in str(done.exception)
+    assert "convert without it" in done.exception.fix
+    assert not Path("out.pth").exists()
 
 
 def test_the_largest_difference_and_the_first() -> None:
@@ -162,10 +169,10 @@ def test_outputs_that_overflow_prove_nothing() -> None:
 
 
 def test_every_finding_alone_fails_the_check() -> None:
-    good = Proof("m", "", [Reading("portdet", 3, [])], [BackendProof("torch", "2", 0.0, 0.0, "", 1e-6)])
+    good = Proof("m", "", [Reading("new file", "portdet", 3, [])], [BackendProof("torch", "2", 0.0, 0.0, "", 1e-6)])
     good.require("w")
     for bad in (
-        Proof("m", "", [Reading("portdet", 3, ["a"])]),
+        Proof("m", "", [Reading("new file", "portdet", 3, ["a"])]),
         Proof("m", "", good.readings, [BackendProof("torch", "2", math.inf, math.inf, "conv1", 1e-6)]),
         Proof("m", "", good.readings, [BackendProof("torch", "2", 0.0, 0.0, "conv1", 1e-6)]),  # bits: -0.0
     ):

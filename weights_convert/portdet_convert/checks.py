@@ -49,4 +49,4 @@ def naming_file(path: str | Path) -> Iterator[None]:
     try:
         yield
     except PortdetError as error:
-        raise error if error.where else PortdetError(error.what, fix=error.fix, where=str(path)) from None
+        raise error if error.where else type(error)(error.what, fix=error.fix, where=str(path)) from None

@@ -19,6 +19,7 @@ from portdet_convert.files.source import Arrays
 from portdet_convert.proof import installed, prove
 from portdet_convert.proof_model import Fit, fit
 from portdet_convert.report import Report
+from portdet_convert.rules import UnknownModel
 
 _EXTENSION = {"darknet": ".weights", **{name: f".{name}" for name in FORMATS if name != "darknet"}}
 
@@ -111,6 +112,10 @@ def convert(
 
 def _fit(src: Path, model: str | None, order: yolov3_cfg.Order) -> tuple[Arrays, Fit]:
     """The file's arrays by canonical name, and the model that they are weights of."""
-    arrays = read(src, order)[1].arrays
+    try:
+        arrays = read(src, order)[1].arrays
+    except UnknownModel as error:
+        fix = "--check runs a model that portdet knows; convert without it" if model is None else error.fix
+        raise PortdetError(error.what, fix=fix, where=error.where) from None
     with checks.naming_file(src):
         return arrays, fit(arrays, load(model).model if model else None)

@@ -1,18 +1,21 @@
 """The proof of a conversion: the written file read back, and the model run with both files on every backend.
 
-Writing and reading with the same code could cancel an error, so the written file is also read by code that is not
-portdet's: each framework's own loader in that framework's process, the safetensors package, numpy.
+Writing and reading with the same code could cancel an error, so files are also read by code that is not portdet's: the
+written one by its framework's own loader, in that framework's process; both by the safetensors package and by numpy. No
+framework's loader reads the source: it might run what a foreign file holds.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from portdet import versions
@@ -22,7 +25,7 @@ from portdet.errors import PortdetError
 from portdet_convert import yolov3
 from portdet_convert.compare import unlike
 from portdet_convert.convert import read
-from portdet_convert.files import open_weights
+from portdet_convert.files import open_weights, sniff
 from portdet_convert.files.source import BFLOAT16, Arrays
 from portdet_convert.proof_model import SIDE, Fit
 from portdet_convert.yolov3_cfg import Order
@@ -33,16 +36,18 @@ _CHILD = "portdet_convert.proof_child"
 
 @dataclass(frozen=True)
 class Reading:
-    """One reader of the written file: how many tensors it found, and those whose name, shape or bits are wrong."""
+    """One reader of the source or the new file: how many tensors it found, those with a wrong name, shape or bit."""
 
+    file: str
     reader: str
     tensors: int
     unlike: list[str]
 
     def __str__(self) -> str:
         if not self.unlike:
-            return f"{self.reader}: {self.tensors} tensors, same bits"
-        return f"{self.reader}: {len(self.unlike)} of {self.tensors} tensors differ, first '{self.unlike[0]}'"
+            return f"{self.file} read by {self.reader}: {self.tensors} tensors, same bits"
+        count = f"{len(self.unlike)} of {self.tensors} tensors differ"
+        return f"{self.file} read by {self.reader}: {count}, first '{self.unlike[0]}'"
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,8 @@ class Proof:
         ]
 
     def lines(self) -> list[str]:
-        """Who read the written file, and what was compared."""
-        read = [f"read back by {reading}" for reading in self.readings]
-        return [*read, f"{self.outputs}; {self.model} on one image of {SIDE} px"]
+        """Who read the files, and what was compared."""
+        return [*map(str, self.readings), f"{self.outputs}; {self.model} on one image of {SIDE} px"]
 
     def require(self, where: str) -> None:
         """Raises `PortdetError` if anything is wrong."""
@@ -128,7 +132,7 @@ def installed() -> tuple[list[str], list[str]]:
 
 
 def prove(before: Path, after: Path, file_format: str, given: Arrays, model: Fit) -> Proof:
-    """Read `after` with every reader there is, and run the model with the weights of both files.
+    """Read both files with every reader that may, and run the model with the weights of both files.
 
     given: the arrays of `before` by canonical name, those of `model`. Raises `PortdetError` where a reader or a backend
     fails.
@@ -136,10 +140,8 @@ def prove(before: Path, after: Path, file_format: str, given: Arrays, model: Fit
     present, absent = installed()
     back = read_back(after, given)
     proof = Proof(model.description, absent=absent)
-    proof.readings.append(Reading("portdet", len(back), unlike(back, given)))
-    if other := _other_reader(after, file_format):
-        reader, arrays = other
-        proof.readings.append(Reading(reader, len(arrays), unlike(arrays, open_weights(after).arrays)))
+    proof.readings.append(Reading("new file", "portdet", len(back), unlike(back, given)))
+    proof.readings += [*_other_reader("source", before), *_other_reader("new file", after)]
     request = {"section": model.section, "before": str(before), "after": str(after), "format": file_format}
     for name in present:
         try:
@@ -147,7 +149,7 @@ def prove(before: Path, after: Path, file_format: str, given: Arrays, model: Fit
         except PortdetError as error:
             raise PortdetError(f"{name}: {error.what}", fix=error.fix, where=error.where) from None
         if "loader" in said:
-            proof.readings.append(Reading(said["loader"], said["tensors"], said["unlike"]))
+            proof.readings.append(Reading("new file", said["loader"], said["tensors"], said["unlike"]))
         proof.outputs = said["outputs"]
         proof.backends.append(
             BackendProof(name, said["version"], **said["difference"], from_float64=said["reference"]["relative"])
@@ -161,11 +163,23 @@ def read_back(path: Path, like: Arrays) -> Arrays:
     return read(path, Order(lambda _: yolov3.layers_of(shapes), []))[1].arrays
 
 
-def _other_reader(path: Path, file_format: str) -> tuple[str, Arrays] | None:
-    """Who else reads the format without a framework, and what it found."""
-    if file_format == "npz":
-        with np.load(path, allow_pickle=False) as archive:
-            return "numpy.load", dict(archive)
-    if file_format == "safetensors" and not any(a.dtype == BFLOAT16 for a in open_weights(path).arrays.values()):
-        return "safetensors.numpy.load_file", load_file(path)  # it knows no bfloat16
-    return None
+def _other_reader(what: str, path: Path) -> list[Reading]:
+    """What the reader of the format's own library finds in a file, for those that may be trusted with any file."""
+    readers: dict[str, Callable[[Path], Arrays]] = {"npz": _numpy_load, "safetensors": load_file}
+    form = sniff(path)
+    if form not in readers:
+        return []
+    ours = open_weights(path).arrays
+    if form == "safetensors" and any(array.dtype == BFLOAT16 for array in ours.values()):
+        return []  # numpy has none, and so the package refuses it there
+    name = "numpy.load" if form == "npz" else "safetensors.numpy.load_file"
+    try:
+        theirs = readers[form](path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise PortdetError(f"{name} does not read the {what}: {error}", where=str(path)) from None
+    return [Reading(what, name, len(theirs), unlike(theirs, ours))]
+
+
+def _numpy_load(path: Path) -> Arrays:
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
