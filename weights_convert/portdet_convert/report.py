@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from portdet.files import write_text
 from portdet_convert.files.source import BFLOAT16
@@ -68,9 +69,9 @@ class Report:
         table = Table("source", "target", "shape", "dtype", "transform", "sha256")
         for row in self.rows:
             dtype = row.dtype if row.dtype == row.target_dtype else f"{row.dtype} -> {row.target_dtype}"
-            table.add_row(row.source, row.target, str(row.shape), dtype, row.transform, row.checksum)
+            table.add_row(Text(row.source), Text(row.target), str(row.shape), dtype, row.transform, row.checksum)
         for name, reason in self.skipped.items():
-            table.add_row(name, f"skipped: {reason}")
+            table.add_row(Text(name), f"skipped: {reason}")
         return table
 
     def summary(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from portdet.console import console
 from portdet.errors import PortdetError
@@ -52,7 +53,7 @@ def show(file: Path, model: str | None, cfg: Path | None, as_json: bool) -> None
         numbers = ("" if row[key] is None else f"{row[key]:.4g}" for key in ("mean", "std", "least", "greatest"))
         counts = ("" if row[key] is None else str(row[key]) for key in ("nan", "infinite"))
         style = "red" if _bad(row) else ""
-        table.add_row(row["name"], str(row["shape"]), row["dtype"], *numbers, *counts, row["sha256"], style=style)
+        table.add_row(Text(row["name"]), str(row["shape"]), row["dtype"], *numbers, *counts, row["sha256"], style=style)
     screen = console()
     screen.print(table)
     for line in _summary(file, found, rows):
@@ -119,7 +120,7 @@ def diff(
     for name in names:
         cells, absolute = _difference(first.get(name), second.get(name), atol, rtol)
         if cells:
-            table.add_row(name, *cells)
+            table.add_row(Text(name), *cells)
             worst = max(worst, (absolute, name), key=lambda item: item[0])
     screen = console()
     if table.row_count:

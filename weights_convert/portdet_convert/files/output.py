@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -10,6 +11,8 @@ from typing import BinaryIO
 from portdet import files
 from portdet.errors import PortdetError
 from portdet_convert.files.source import LONGEST_NAME
+
+_UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and halves of characters
 
 
 @contextmanager
@@ -19,12 +22,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def check_names(path: str | Path, names: Collection[str], reserved: Collection[str] = ()) -> None:
-    """Raises `PortdetError` for a name that would not come back from the file as it is."""
+def check_names(path: str | Path, names: Iterable[str], reserved: Collection[str] = ()) -> None:
+    """Raises `PortdetError` for a name that some format could not give back, or that would steer a terminal."""
     for name in names:
-        if not name or "\0" in name or len(name) > LONGEST_NAME or name in reserved:
+        if not name or len(name) > LONGEST_NAME or name in reserved or _UNPRINTABLE.search(name):
             raise PortdetError(f"a tensor cannot be named {name[:80]!r}", where=str(path))
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise PortdetError(f"the name {name[:80]!r} is no valid Unicode", where=str(path)) from None

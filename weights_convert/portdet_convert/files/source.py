@@ -68,7 +68,8 @@ class Source:
     def error(self, what: str, offset: int | None = None, fix: str = "") -> PortdetError:
         """A `PortdetError` that names the file and the byte."""
         where = str(self.path) if offset is None else f"{self.path}, byte {offset}"
-        return PortdetError(what, where=where, fix=fix)
+        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in what)  # names may hold a terminal's commands
+        return PortdetError(shown, where=where, fix=fix)
 
     def bytes(self, offset: int, count: int, what: str) -> memoryview:
         """`count` bytes from `offset` on, as a view; `what` names them in the error when the file is too short."""
