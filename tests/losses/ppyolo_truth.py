@@ -63,75 +63,80 @@ def corners(xywh: Any) -> Any:
     return torch.cat([xywh[..., :2] - xywh[..., 2:] / 2, xywh[..., :2] + xywh[..., 2:] / 2], -1)
 
 
+PPYOLO = {"scale": 1.05, "iou_weight": 2.5, "iou_aware": True, "label_smooth": False, "ignore_threshold": 0.7}
+
+
 def losses(inputs: Arrays, classes: int, *, fault: Fault = "", **fields: Any) -> tuple[dict[str, float], Arrays]:
-    """The terms and their sum, and the sum's gradients of the heads by name; `fault` plants an error."""
-    heads = [torch.tensor(inputs[name], dtype=torch.float64, requires_grad=True) for name in HEADS]
-    found = _losses(heads, inputs, classes, fault=fault, **fields)
-    found["loss"].backward()
-    gradients = {name: head.grad.numpy() for name, head in zip(HEADS, heads, strict=True)}
-    return {name: float(value.detach()) for name, value in found.items()}, gradients
-
-
-def _losses(
-    heads: list[Any],
-    inputs: Arrays,
-    classes: int,
-    *,
-    scale: float = 1.05,
-    iou_weight: float = 2.5,
-    iou_aware: bool = True,
-    label_smooth: bool = False,
-    ignore_threshold: float = 0.7,
-    fault: Fault = "",
-) -> dict[str, Any]:
-    height, width = inputs["images"].shape[2:]
-    batch = len(heads[0])
-    sums = {name: torch.zeros((), dtype=torch.float64) for name in ("xy", "wh", "iou", "iou_aware", "obj", "cls")}
+    """The terms and their sum, and the sum's gradients of the heads by name. `fields` change PPYOLO, `fault` plants an
+    error."""
+    settings = {**PPYOLO, **fields, "fault": fault}
     if fault == "no_scores":
         inputs = {**inputs, "scores": (inputs["scores"] > 0).astype(np.float32)}
-    for image in range(batch):
+    heads = [torch.tensor(inputs[name], dtype=torch.float64, requires_grad=True) for name in HEADS]
+    height, width = inputs["images"].shape[2:]
+    sums: dict[str, Any] = {}
+    for image in range(len(heads[0])):
         made = targets(inputs, image, classes)
         given = inputs["boxes"][image][inputs["valid"][image]]
-        everyone = torch.from_numpy(shares(given, width, height)).double()
+        everyone = corners(torch.from_numpy(shares(given, width, height)).double())
         for level, head in enumerate(heads):
-            t = torch.from_numpy(made[level]).permute(0, 2, 3, 1)
-            rows, columns = t.shape[1:3]
-            expected, raw = (head[image, :3], head[image, 3:]) if iou_aware else (None, head[image])
-            raw = raw.reshape(3, 5 + classes, rows, columns).permute(0, 2, 3, 1)
-            anchors = torch.tensor(ANCHORS[6 - 3 * level : 9 - 3 * level], dtype=torch.float64)[:, None, None]
-            line, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-            grid, size = torch.stack([column, line], -1), torch.tensor([columns, rows])
-            score, weight = t[..., 5], t[..., 4] * t[..., 5]
-            if fault == "no_size_weight":
-                weight = score
-            centre = scale * torch.sigmoid(raw[..., :2]) - 0.5 * (scale - 1)
+            target = torch.from_numpy(made[level]).permute(0, 2, 3, 1)
+            parts = _terms(head[image], target, everyone, level, torch.tensor([width, height]), **settings)
+            sums = {name: sums.get(name, 0.0) + part.sum() / len(head) for name, part in parts.items()}
+    total = torch.stack(list(sums.values())).sum()
+    total.backward()
+    gradients = {name: head.grad.numpy() for name, head in zip(HEADS, heads, strict=True)}
+    return {name: float(value.detach()) for name, value in {"loss": total, **sums}.items()}, gradients
 
-            def boxes(xy: Any, wh: Any, grid: Any = grid, size: Any = size, anchors: Any = anchors) -> Any:
-                return corners(torch.cat([(xy + grid) / size, wh.exp() * anchors / torch.tensor([width, height])], -1))
 
-            if scale == 1:
-                xy = torch.nn.functional.binary_cross_entropy(centre, t[..., :2], reduction="none")
-            else:
-                xy = (centre - t[..., :2]).abs()
-            sums["xy"] += (xy.sum(-1) * weight).sum()
-            sums["wh"] += ((raw[..., 2:4] - t[..., 2:4]).abs().sum(-1) * weight).sum()
-            predicted = boxes(centre, raw[..., 2:4])
-            overlap = iou(predicted, boxes(t[..., :2], t[..., 2:4]))
-            squared = overlap * (overlap.detach() if fault == "iou_once" else overlap)
-            sums["iou"] += (iou_weight * (1 - squared) * weight).sum()
-            if iou_aware:
-                goal = overlap if fault == "iou_attached" else overlap.detach()
-                sums["iou_aware"] += (bce(expected, goal, reduction="none") * score).sum()
-            hit = (score > 0).double()
-            others = boxes(t[..., :2], t[..., 2:4])[hit > 0] if fault == "ignore_level" else corners(everyone)
-            best = iou(predicted[..., None, :], others).amax(-1) if len(others) else torch.zeros_like(hit)
-            spared = best < ignore_threshold if fault == "ignore_below" else best > ignore_threshold
-            cost = bce(raw[..., 4], hit, reduction="none")
-            sums["obj"] += (cost * score + cost * (1 - hit) * ~spared).sum()
-            bits = t[..., 6:]
-            if label_smooth:
-                small = min(1 / classes, 1 / 40)
-                bits = torch.where(bits > 0, 1 - small, small)
-            sums["cls"] += (bce(raw[..., 5:], bits, reduction="none") * score[..., None]).sum()
-    found = {name: value / batch for name, value in sums.items() if iou_aware or name != "iou_aware"}
-    return {"loss": torch.stack(list(found.values())).sum(), **found}
+def _terms(
+    head: Any,
+    target: Any,
+    everyone: Any,
+    level: int,
+    side: Any,
+    scale: float,
+    iou_weight: float,
+    iou_aware: bool,
+    label_smooth: bool,
+    ignore_threshold: float,
+    fault: Fault,
+) -> dict[str, Any]:
+    """The terms of one level of one image, by cell. target (3, rows, columns, 6 + classes), everyone: all its boxes."""
+    _, rows, columns, numbers = target.shape
+    expected, raw = (head[:3], head[3:]) if iou_aware else (None, head)
+    raw = raw.reshape(3, numbers - 1, rows, columns).permute(0, 2, 3, 1)
+    anchors = torch.tensor(ANCHORS[6 - 3 * level : 9 - 3 * level], dtype=torch.float64)[:, None, None]
+    line, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+
+    def boxes(xy: Any, wh: Any) -> Any:
+        centre = (xy + torch.stack([column, line], -1)) / torch.tensor([columns, rows])
+        return corners(torch.cat([centre, wh.exp() * anchors / side], -1))
+
+    score = target[..., 5]
+    weight = score if fault == "no_size_weight" else score * target[..., 4]
+    centre = scale * torch.sigmoid(raw[..., :2]) - 0.5 * (scale - 1)
+    if scale == 1:
+        xy = torch.nn.functional.binary_cross_entropy(centre, target[..., :2], reduction="none")
+    else:
+        xy = (centre - target[..., :2]).abs()
+    wh = (raw[..., 2:4] - target[..., 2:4]).abs()
+    predicted, truth = boxes(centre, raw[..., 2:4]), boxes(target[..., :2], target[..., 2:4])
+    overlap = iou(predicted, truth)
+    squared = overlap * (overlap.detach() if fault == "iou_once" else overlap)
+    found = {"xy": xy.sum(-1) * weight, "wh": wh.sum(-1) * weight, "iou": iou_weight * (1 - squared) * weight}
+    if iou_aware:
+        goal = overlap if fault == "iou_attached" else overlap.detach()
+        found["iou_aware"] = bce(expected, goal, reduction="none") * score
+    hit = (score > 0).double()
+    others = truth[hit > 0] if fault == "ignore_level" else everyone
+    best = iou(predicted[..., None, :], others).amax(-1) if len(others) else torch.zeros_like(hit)
+    spared = best < ignore_threshold if fault == "ignore_below" else best > ignore_threshold
+    cost = bce(raw[..., 4], hit, reduction="none")
+    found["obj"] = cost * score + cost * (1 - hit) * ~spared
+    bits = target[..., 6:]
+    if label_smooth:
+        small = min(1 / bits.shape[-1], 1 / 40)
+        bits = torch.where(bits > 0, 1 - small, small)
+    found["cls"] = bce(raw[..., 5:], bits, reduction="none") * score[..., None]
+    return found
