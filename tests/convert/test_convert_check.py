@@ -93,7 +93,9 @@ def test_two_swapped_tensors_are_found_and_nothing_is_written(
 ) -> None:
     only(monkeypatch, "torch")
     names = [f"backbone.layer3.0.conv2.norm.{leaf}" for leaf in ("bias", "running_mean")]
-    monkeypatch.setitem(files.WRITERS, "pth", lambda path, arrays: pth.write(path, swapped(arrays, *names)))
+    monkeypatch.setitem(
+        files.WRITERS, "pth", lambda path, arrays, *more: pth.write(path, swapped(arrays, *names), *more)
+    )
     Path("out.pth").write_bytes(b"old")
     done = run("w.safetensors", "-o", "out.pth", "--check", "--report", "r.json")
     assert done.exit_code == 1

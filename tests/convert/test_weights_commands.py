@@ -54,6 +54,14 @@ def test_show(run: Run) -> None:
     assert "1 tensors hold NaN or infinities, first 'a.bias'" in done.output
 
 
+def test_names_that_look_like_markup(run: Run) -> None:
+    for file, value in (("v.safetensors", 1), ("w.safetensors", 2)):
+        save_file({"a[red].b": f4(value), "[/bold]": f4(0)}, file)
+    assert line_of(run("show", "w.safetensors"), "a[red].b")[3] == "2"
+    assert line_of(run("show", "w.safetensors"), "[/bold]")[3] == "0"
+    assert line_of(run("diff", "v.safetensors", "w.safetensors"), "a[red].b")[1] == "values"
+
+
 def test_show_as_json(run: Run) -> None:
     safetensors.write("w.safetensors", {"a": np.array([1, np.nan], np.float32), "b": np.full(2, np.nan, np.float32)})
     found = json.loads(run("show", "w.safetensors", "--json").output, parse_constant=pytest.fail)
