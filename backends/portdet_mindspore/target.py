@@ -6,7 +6,7 @@ Ops are `ops.*`: most of `mint.*` runs on Ascend only. Numbers that MindSpore wo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 from portdet.lower.target import Layer, Target
@@ -51,6 +51,25 @@ def _upsample(a: Args) -> str:
     return f"ops.interpolate({a[0]}, scale_factor={factor}, recompute_scale_factor=True)"
 
 
+def _deform_conv(attrs: Attrs, inputs: Sequence[str]) -> list[str]:
+    """MindSpore takes one tensor of all dx, all dy, all factors. At a position of exactly -1, where zero offsets put
+    the taps in the padding, its gradient is one-sided (2.10, CPU); the spec's and Paddle's is 0."""
+    x, offset, mask = inputs
+    kernel, stride, padding = attrs["kernel"], attrs["stride"], attrs["padding"]
+    return [
+        f"batch, _, h, w = {offset}.shape",
+        f"{offset} = {offset}.reshape(batch, {kernel}, {kernel}, 2, h, w)",
+        f"dy, dx, tap = {offset}[:, :, :, 0], {offset}[:, :, :, 1], ops.arange({kernel}, dtype={x}.dtype)",
+        f"rows = tap.reshape(-1, 1, 1, 1) + ops.arange(h, dtype={x}.dtype).reshape(-1, 1) * {stride} - {padding}",
+        f"columns = tap.reshape(-1, 1, 1) + ops.arange(w, dtype={x}.dtype) * {stride} - {padding}",
+        "dy = ops.where(dy + rows == -1, ops.stop_gradient(dy), dy).reshape(batch, -1, h, w)",
+        "dx = ops.where(dx + columns == -1, ops.stop_gradient(dx), dx).reshape(batch, -1, h, w)",
+        f"blocks = ops.concat((dx, dy, {mask}), axis=1)",
+        f"return ops.deformable_conv2d({x}, self.conv.weight, blocks, ({kernel}, {kernel}), "
+        f"(1, 1, {stride}, {stride}), ({padding}, {padding}, {padding}, {padding}))",
+    ]
+
+
 TARGET = Target(
     name="mindspore",
     header="from mindspore import Tensor, nn, ops",
@@ -65,6 +84,7 @@ TARGET = Target(
             {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"},
         ),
     },
+    natives={"DeformConv2d": _deform_conv},
     ops={
         "abs": "ops.abs({0})",
         "relu": "ops.relu({0})",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 from portdet.lower.target import Layer, Target
@@ -83,6 +83,12 @@ def _extremum(name: str, bound: str) -> Callable[[Args], str]:
     return write
 
 
+def _deform_conv(attrs: Attrs, inputs: Sequence[str]) -> list[str]:
+    x, offset, mask = inputs
+    words = f"stride={attrs['stride']}, padding={attrs['padding']}, mask={mask}"
+    return [f"return paddle.vision.ops.deform_conv2d({x}, {offset}, self.conv.weight, {words})"]
+
+
 TARGET = Target(
     name="paddle",
     header=HEADER,
@@ -96,6 +102,7 @@ TARGET = Target(
             _norm, {"weight": "weight", "bias": "bias", "running_mean": "_mean", "running_var": "_variance"}
         ),
     },
+    natives={"DeformConv2d": _deform_conv},
     ops={
         "abs": "paddle.abs({0})",
         "relu": "F.relu({0})",

@@ -6,11 +6,12 @@ import keyword
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from portdet.errors import PortdetError
 from portdet.ir.graph import Call, Function, Node, ParamRef, Size, Value, leaves
-from portdet.lower.target import Target
+from portdet.lower.target import Native, Target
 from portdet.lower.text import ATOM, COMPARE, INFIX, PRODUCT, SUM, UNARY, Args, Attrs, Holes, bracket, index_text
 
 INLINE = 64  # longest text that is written in place of a name
@@ -19,15 +20,29 @@ CallText = Callable[[Call, list[str], Holes], str]
 
 
 class Body:
-    """Writes one function for one target. `calls` gives the text of a call, which the caller knows how to group."""
+    """Writes one function for one target. `calls` gives the text of a call, which the caller knows how to group.
 
-    def __init__(self, function: Function, target: Target, calls: CallText, taken: frozenset[str]) -> None:
+    native: what writes the statements instead, from the static values `config`.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        target: Target,
+        calls: CallText,
+        taken: frozenset[str],
+        native: Native | None = None,
+        config: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self.function, self.target, self.calls = function, target, calls
         self.holes = Holes()
         self.names: dict[Value, str] = {}
         self.inline: dict[Value, Node] = {}
         self.taken = taken | target.reserved | {"self"}
-        self.lines: list[str] = self._write()
+        for value in function.inputs:
+            self.names[value] = _free(value.hint or "x", set(self.names.values()) | self.taken)
+        attrs = Attrs(config, self.holes, str)
+        self.lines: list[str] = self._write() if native is None else native(attrs, self.inputs)
 
     @property
     def inputs(self) -> list[str]:
@@ -38,8 +53,6 @@ class Body:
         uses = Counter(v for node in nodes for v in _used(node.args, node.attrs))
         uses.update(leaves(self.function.output))
         asked = {v for node in nodes for v in _sized(node.args, node.attrs)}
-        for value in self.function.inputs:
-            self.names[value] = _free(value.hint or "x", set(self.names.values()) | self.taken)
         producers: dict[Value, Node] = {}
         for node in nodes:
             producers.update(dict.fromkeys(node.outs, node))

@@ -39,7 +39,8 @@ class _Emitter:
         self.graph, self.target = graph, target
         self.module_group: dict[int, tuple[Group, int]] = {}
         self.function_group: dict[int, tuple[Group, int]] = {}
-        self.functions = _by_name(_functions(graph), lambda f: f.name, lambda f: [g.name for g in _callees(f)])
+        written = [m for m in graph.walk() if not m.leaf and target.native(m) is None]
+        self.functions = _by_name(_functions(written), lambda f: f.name, lambda f: [g.name for g in _callees(f)])
         modules = [m for m in graph.walk() if not m.leaf and m.class_name != "Sequential"]
         self.modules = _by_name(modules, lambda m: m.class_name, _child_classes)
         self.taken = frozenset(self.functions)
@@ -95,7 +96,14 @@ class _Emitter:
         found = {}
         for training in (True, False):
             if function := module.methods.get((name, training)):
-                found[training] = Body(function, self.target, lambda c, a, h: self._call(c, a, h, module), self.taken)
+                found[training] = Body(
+                    function,
+                    self.target,
+                    lambda c, a, h: self._call(c, a, h, module),
+                    self.taken,
+                    self.target.native(module) if name == "forward" else None,
+                    module.config,
+                )
         both = list(found.values())
         if len(both) == 2 and both[0].lines == both[1].lines and both[0].holes.values == both[1].holes.values:
             both = both[:1]
@@ -216,8 +224,8 @@ def _callees(function: Function) -> list[Function]:
     return [n.call.function for n in function.nodes if n.call is not None and n.call.kind == "function"]
 
 
-def _functions(graph: ModuleGraph) -> list[Function]:
-    """Every spec function that generated code will contain, once per call."""
+def _functions(modules: list[ModuleGraph]) -> list[Function]:
+    """Every spec function that these modules' methods reach, once per call."""
     found: list[Function] = []
 
     def visit(function: Function) -> None:
@@ -225,10 +233,9 @@ def _functions(graph: ModuleGraph) -> list[Function]:
             found.append(callee)
             visit(callee)
 
-    for module in graph.walk():
-        if not module.leaf:
-            for function in module.methods.values():
-                visit(function)
+    for module in modules:
+        for function in module.methods.values():
+            visit(function)
     return found
 
 

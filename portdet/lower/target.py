@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from portdet.ir.graph import ModuleGraph
 from portdet.lower.text import Args, Attrs
 
 OpText = str | Callable[[Args], str]
@@ -23,9 +24,13 @@ class Layer:
     call: Callable[[Attrs, str], str] = lambda _, x: x  # text of the argument that the layer is called with
 
 
+Native = Callable[[Attrs, Sequence[str]], list[str]]
+"""The statements of a module's forward, from its constructor's arguments and the names of its inputs."""
+
+
 @dataclass(frozen=True)
 class Target:
-    """A framework's words. `methods` are ops that every text reaches through its first argument's name."""
+    """A framework's words."""
 
     name: str
     header: str  # import lines
@@ -34,7 +39,12 @@ class Target:
     sequential: str  # nn.Sequential, called with modules as arguments
     ops: Mapping[str, OpText]
     layers: Mapping[str, Layer]
+    natives: Mapping[str, Native] = field(default_factory=dict)  # modules whose forward the framework has a kernel for
     reserved: frozenset[str] = field(default_factory=frozenset)  # names that the header binds
+
+    def native(self, module: ModuleGraph) -> Native | None:
+        """The text that replaces the module's forward; None where there is none or the module asks for its own."""
+        return None if module.config.get("composed") else self.natives.get(module.class_name)
 
     def native_name(self, layer: str, leaf: str) -> str:
         """The framework's name of a leaf layer's weight."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from portdet import ops
 from portdet.spec.module import Module, Param, update
 
+Init = Literal["conv", "he_normal", "zeros"]
+"""How a convolution's weight starts: PyTorch's default, Paddle's default, or all zeros."""
+
 
 class Conv2d(Module):
-    """2-d convolution. `pads` are top, bottom, left, right; weight (cout, cin / groups, kernel, kernel)."""
+    """2-d convolution. `pads` are top, bottom, left, right; weight (cout, cin / groups, kernel, kernel).
+
+    init: how the weight starts; the bias starts uniform with 'conv', else at zero. See `portdet.spec.init`.
+    """
 
     leaf: ClassVar[bool] = True
 
@@ -22,10 +28,12 @@ class Conv2d(Module):
         pads: tuple[int, int, int, int] = (0, 0, 0, 0),
         groups: int = 1,
         bias: bool = False,
+        init: Init = "conv",
     ) -> None:
         self.stride, self.pads, self.groups = stride, pads, groups
-        self.weight = Param((cout, cin // groups, kernel, kernel), "conv")
-        self.bias = Param((cout,), f"conv_bias:{cin // groups * kernel * kernel}") if bias else None
+        self.weight = Param((cout, cin // groups, kernel, kernel), init)
+        start = f"conv_bias:{cin // groups * kernel * kernel}" if init == "conv" else "zeros"
+        self.bias = Param((cout,), start) if bias else None
 
     def forward(self, x: Any) -> Any:
         return ops.conv2d(x, self.weight, self.bias, stride=self.stride, pads=self.pads, groups=self.groups)

@@ -1,0 +1,37 @@
+"""Deformable convolution on one backend: `python deform_child.py IN OUT BACKEND MODE`.
+
+Writes CASE/FORM/y and CASE/FORM/grad/NAME: d sum(y * cotangent) / d x, offset, mask and weight.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from portdet.backends import load_backend
+from portdet.lower import emit
+from portdet.session import Arrays
+from tests.backends.deform_spec import CASES, FORMS, inputs, traced, weight
+from tests.backends.ops_child import mindspore, paddle, torch
+
+
+def main() -> None:
+    backend, mode = sys.argv[3:]
+    run = {"torch": torch, "mindspore": mindspore, "paddle": paddle}[backend]
+    found: Arrays = {}
+    for case in CASES:
+        for form in FORMS:
+            source = Path(f"{case}_{form}.py")
+            source.write_text(emit(traced(case, form), load_backend(backend).target, title="One convolution."))
+            given = inputs(case)
+            cotangent = {"y": given.pop("cotangent")}
+            outs, grads = run(source, weight(), given, list(given), cotangent, mode == "compiled")
+            found[f"{case}/{form}/y"] = outs["y"]
+            found |= {f"{case}/{form}/grad/{name}": array for name, array in grads.items()}
+    np.savez(sys.argv[2], **found)
+
+
+if __name__ == "__main__":
+    main()
