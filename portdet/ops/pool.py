@@ -28,6 +28,7 @@ def _max_pool2d(x: Type, *, kernel: int, stride: int, padding: int) -> Type:
     _max_pool2d,
     Sample(((2, 3, 7, 8),), {"kernel": 3, "stride": 2, "padding": 1}),
     Sample(((1, 2, 5, 6),), {"kernel": 5, "stride": 1, "padding": 2}, lo=-2.0, hi=-1.0),  # a pad of 0 would win
+    Sample((np.zeros((1, 1, 4, 4)),), {"kernel": 3, "stride": 2, "padding": 1}),  # all equal
 )
 def max_pool2d(x: Any, *, kernel: int, stride: int, padding: int) -> Any:
     """Largest value of each window; what is padded, on all four sides, never wins.
