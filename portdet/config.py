@@ -91,11 +91,16 @@ class OptimConfig(Section):
     freeze: list[str] = Field(default_factory=list, description="prefixes of weights that are not trained")
 
 
+EmaKind = Literal["none", "constant", "exponential", "threshold", "threshold_exact"]
+
+
 class EmaConfig(Section):
     """Which exponential moving average of the weights is kept, if any."""
 
-    kind: Literal["none", "constant", "exponential", "threshold"] = Field(
-        "none", description="exponential: YOLOv5/YOLOX/MindYOLO; threshold: PaddleDetection; constant: Keras, mmengine"
+    kind: EmaKind = Field(
+        "none",
+        description="exponential: YOLOv5/YOLOX/MindYOLO; threshold: PaddleDetection 2.4; threshold_exact: without its "
+        "too large weights; constant: Keras, mmengine",
     )
     decay: float = Field(0.9998, ge=0, lt=1)
     tau: float = Field(2000.0, gt=0, description="exponential: steps of the ramp d(1-exp(-t/tau))")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import zlib
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from portdet.config import EmaConfig
+from portdet.config import EmaConfig, EmaKind
 from portdet.errors import PortdetError
 from portdet.train.ema import Ema, ema, trace
 
@@ -29,6 +33,33 @@ def test_threshold_inflates_what_it_evaluates() -> None:
     assert Ema("threshold").correction(714) == pytest.approx(0.999869, abs=5e-7)
     constant = [np.array([1.0])] * 714
     assert trace(Ema("threshold"), constant, np.array([1.0]))[-1, 0] == pytest.approx(1.00013, abs=5e-6)
+
+
+@pytest.mark.parametrize("decay", [0.9998, 0.9, 0.05])
+def test_the_exact_correction_is_the_weight_that_the_shadow_holds(decay: float) -> None:
+    """The ramp reaches 0.9 after 80 updates; 0.05 lies below its first decay, 0.1."""
+    exact, left = Ema("threshold_exact", decay), 1.0
+    for update in range(120):
+        assert exact.decay(update) == Ema("threshold", decay).decay(update)
+        left *= exact.decay(update)
+        assert exact.correction(update + 1) == pytest.approx(1 - left, rel=1e-12)
+    constant = [np.array([2.5])] * 50
+    np.testing.assert_allclose(trace(exact, constant, np.array([2.5])), 2.5, rtol=1e-14)
+    assert exact.correction(60_000) == 1.0
+
+
+def test_oracle_of_ppdet_inflates_after_three_updates(oracles: Path) -> None:
+    """PaddleDetection's own ModelEMA after three steps, of a norm's weights that move by less than 1e-5: 1.0112554."""
+    folder, name = oracles / "ppdet_ppyolo_r50vd_dcn", "neck.yolo_block.1.conv_module.conv1.batch_norm.weight"
+    spec = json.loads((folder / "weights.json").read_text())
+    info = next(info for info in spec["params"] if info["name"] == name)
+    seed = zlib.crc32(f"{spec['tag']}:{name}".encode()) & 0x7FFFFFFF
+    weight = info["mean"] + info["std"] * np.random.RandomState(seed).standard_normal(tuple(info["shape"]))
+    with np.load(folder / "train.npz") as found:
+        ratio = float(np.median(found[f"ema3.{name}"] / weight))
+    one = [np.array([1.0])] * 3
+    assert trace(Ema("threshold"), one, one[0])[-1, 0] == pytest.approx(ratio, abs=1e-6)
+    assert abs(trace(Ema("threshold_exact"), one, one[0])[-1, 0] - ratio) > 0.01
 
 
 def test_exponential_decays_of_yolov5() -> None:
@@ -70,10 +101,10 @@ def test_a_count_off_by_one_is_seen() -> None:
 def test_config_and_errors() -> None:
     assert ema(EmaConfig(kind="exponential", decay=0.5, tau=3.0)) == Ema("exponential", 0.5, 3.0)
     assert not ema(EmaConfig()).active
-    assert [Ema(k).zero_start for k in ("none", "constant", "exponential", "threshold")] == [False, False, False, True]
+    assert [k for k in get_args(EmaKind) if Ema(k).zero_start] == ["threshold", "threshold_exact"]
     assert Ema("none").decay(5) == 0.0
     assert Ema("exponential").correction(0) == 1.0
     with pytest.raises(PortdetError, match="still zero"):
         Ema("threshold").correction(0)
-    with pytest.raises(PortdetError, match="unknown EMA"):
-        Ema("polyak")
+    with pytest.raises(PortdetError, match=r"(?s)unknown EMA 'treshold'.*did you mean 'threshold'"):
+        Ema("treshold")  # type: ignore[arg-type]
