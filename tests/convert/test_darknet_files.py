@@ -12,8 +12,8 @@ import pytest
 
 from portdet.errors import PortdetError
 from portdet_convert import convert, open_weights, sniff, yolov3
-from portdet_convert.files import ckpt, darknet
-from portdet_convert.files.source import Source
+from portdet_convert.files import HEADER, WRITERS, ckpt, darknet, remarks
+from portdet_convert.files.source import Arrays, Source
 from portdet_convert.rules import Naming, Renamed, rename
 
 THIN8 = (4, 8, 16, 32, 64, 128)
@@ -34,11 +34,24 @@ def test_darknet_to_every_format_and_back(
         there = convert(source, tmp_path / f"w.{form}", channels=THIN8)
         assert len(there.rows) == tensors
         convert(tmp_path / f"w.{form}", tmp_path / "back.weights")
-        back, payload = (tmp_path / "back.weights").read_bytes(), source.read_bytes()[size:]
-        if form == "safetensors":  # it keeps the header, so the file comes back byte for byte
-            assert back == source.read_bytes()
-        else:
-            assert (back[:20], back[20:]) == (darknet.Header(0, 2, 5, 0).pack(), payload), form
+        assert (tmp_path / "back.weights").read_bytes() == source.read_bytes(), form
+
+
+@pytest.mark.parametrize("form", ["ckpt", "pth", "pdparams", "safetensors", "npz"])
+@pytest.mark.parametrize("text", ["0 2 5", "0 2 5 x", "0 2 5 -1", "0 1 0 4294967296", "1001 0 0 0", "0 2 2147483648 0"])
+def test_a_remark_that_is_no_header(tmp_path: Path, small: Arrays, form: str, text: str) -> None:
+    WRITERS[form](tmp_path / "w", small, {HEADER: text})
+    convert(tmp_path / "w", tmp_path / "w.npz")
+    with pytest.raises(PortdetError, match="its remark on darknet's header"):
+        convert(tmp_path / "w", tmp_path / "w.weights")
+    assert not (tmp_path / "w.weights").exists()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"portdet", b"portdet:", b"portdet:[1]", b'portdet:{"a', b"portdet:" + b"[" * 9000]
+)
+def test_what_is_no_remark_of_ours(damage: bytes) -> None:
+    assert remarks.unpack(damage) == {}
 
 
 def test_same_arrays_as_the_converter_of_mindspore_models(oracles: Path, tmp_path: Path) -> None:

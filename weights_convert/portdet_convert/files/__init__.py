@@ -8,6 +8,7 @@ from pathlib import Path
 
 from portdet_convert.files import ckpt, darknet, npz, pdparams, pth, safetensors, zips
 from portdet_convert.files.darknet import Conv
+from portdet_convert.files.output import check_names
 from portdet_convert.files.source import Arrays, Source, reader
 
 READERS: dict[str, Callable[..., Arrays]] = {
@@ -16,6 +17,10 @@ READERS: dict[str, Callable[..., Arrays]] = {
 WRITERS: dict[str, Callable[..., None]] = {
     "ckpt": ckpt.write, "npz": npz.write, "pdparams": pdparams.write, "pth": pth.write,
     "safetensors": safetensors.write,
+}  # fmt: skip
+METADATA: dict[str, Callable[[str | Path], dict[str, str]]] = {
+    "ckpt": ckpt.metadata, "npz": zips.metadata, "pdparams": pdparams.metadata, "pth": zips.metadata,
+    "safetensors": safetensors.metadata,
 }  # fmt: skip
 FORMATS = (*READERS, "darknet")
 HEADER = "darknet.header"
@@ -63,7 +68,7 @@ def open_weights(path: str | Path, layers: Callable[[int], Sequence[Conv]] | Non
         if layers is None:
             raise Source(path).error("is a darknet file, which has no names", fix="name the model it belongs to")
         head, _ = darknet.header(Source(path))
-        text = f"{head.major} {head.minor} {head.revision} {head.seen}"
-        return WeightsFile(kind, darknet.read(path, layers(darknet.count(path))), {HEADER: text})
-    metadata = {"safetensors": safetensors.metadata, "pdparams": pdparams.metadata}.get(kind)
-    return WeightsFile(kind, READERS[kind](path), metadata(path) if metadata else {})
+        return WeightsFile(kind, darknet.read(path, layers(darknet.count(path))), {HEADER: str(head)})
+    arrays = READERS[kind](path)
+    check_names(path, arrays)
+    return WeightsFile(kind, arrays, METADATA[kind](path))

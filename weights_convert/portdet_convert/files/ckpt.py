@@ -20,6 +20,7 @@ import numpy as np
 
 from portdet.errors import PortdetError
 from portdet_convert.files.output import check_names, replacing
+from portdet_convert.files.remarks import pack, unpack
 from portdet_convert.files.source import (
     BFLOAT16,
     MOST_TENSORS,
@@ -42,6 +43,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _SPLIT = 512 << 20  # MindSpore's own limit of one record
 _CRC = b"crc_num"
+_REMARKS = 15  # a field of Checkpoint that MindSpore does not have and passes over
 CIPHER = (0x7F3A5ED8).to_bytes(4, "little")  # first bytes of every block that MindSpore encrypted
 
 
@@ -88,6 +90,15 @@ def _continues(source: Source, last: _Record, record: _Record) -> bool:
     return 0 < last.size < nbytes(source, DTYPES[last.type], last.dims, last.tag)
 
 
+@reader("MindSpore .ckpt")
+def metadata(path: str | Path) -> dict[str, str]:
+    """The remarks."""
+    source = Source(path)
+    fields = _fields(source, 0, _payload(source), "Checkpoint", {1: 2, _REMARKS: 2})
+    spans = [value for number, value, _ in fields if number == _REMARKS and isinstance(value, range)]
+    return unpack(source.data[spans[0].start : spans[0].stop]) if spans else {}
+
+
 def _payload(source: Source) -> int:
     """Bytes before the CRC tail, if there is one; the CRC must hold."""
     if source.size < 17 or source.data[-17:-10] != _CRC:
@@ -117,8 +128,10 @@ def _tensor(source: Source, record: _Record) -> Array:
 
 
 def _records(source: Source, end: int) -> Iterator[_Record]:
-    for _, value, start in _fields(source, 0, end, "Checkpoint", {1: 2}):
+    for number, value, start in _fields(source, 0, end, "Checkpoint", {1: 2, _REMARKS: 2}):
         assert isinstance(value, range)
+        if number == _REMARKS:
+            continue
         record, tensor = _Record(start), None
         for number, part, offset in _fields(source, value.start, value.stop, "Value", {1: 2, 2: 2, 3: 2}, (1, 2)):
             assert isinstance(part, range)
@@ -200,7 +213,7 @@ def _varint(source: Source, position: int, end: int) -> tuple[int, int]:
     raise source.error("a number of more than 10 bytes", position)
 
 
-def write(path: str | Path, arrays: Arrays) -> None:
+def write(path: str | Path, arrays: Arrays, remarks: dict[str, str] | None = None) -> None:
     """Write what `mindspore.load_checkpoint` reads; a scalar gets no dims. Raises `PortdetError` for other dtypes."""
     check_names(path, arrays)
     with replacing(path) as file:
@@ -216,6 +229,8 @@ def write(path: str | Path, arrays: Arrays) -> None:
                 value = tag + b"\x12" + _number(len(tensor) + len(part)) + tensor
                 file.write(b"\x0a" + _number(len(value) + len(part)) + value)
                 file.write(part)
+        if text := pack(remarks):
+            file.write(_prefix(_REMARKS, text))
 
 
 def _number(value: int) -> bytes:

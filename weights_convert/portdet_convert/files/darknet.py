@@ -60,6 +60,19 @@ class Header:
         """`struct` format of this version."""
         return "<3iQ" if self.major * 10 + self.minor >= 2 else "<3iI"
 
+    def __str__(self) -> str:
+        return f"{self.major} {self.minor} {self.revision} {self.seen}"
+
+    @classmethod
+    def parse(cls, text: str) -> Header:
+        """The inverse of `str`. Raises `PortdetError` for a text that is no header that `header` would read."""
+        values = [int(part) for part in text.split() if part.isdecimal() and len(part) < 21]
+        if len(values) == 4 and max(values[:2]) <= 1000 and values[2] < 2**31:
+            found = cls(*values)
+            if found.seen < 2 ** (64 if found.layout.endswith("Q") else 32):
+                return found
+        raise PortdetError(f"its remark on darknet's header is '{text[:80]}', which is none")
+
     def pack(self) -> bytes:
         """The header's bytes: 20, or 16 before version 0.2."""
         return struct.pack(self.layout, self.major, self.minor, self.revision, self.seen)

@@ -13,6 +13,7 @@ import numpy as np
 from portdet.errors import PortdetError
 from portdet_convert.files import zips
 from portdet_convert.files.output import check_names, replacing
+from portdet_convert.files.remarks import pack
 from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, nbytes, raw, reader, view
 
 # A compressed archive may be small and unpack to terabytes. Weights compress by a few per cent; masks and zeros by
@@ -64,10 +65,11 @@ def _holds(dtype: np.dtype[Any]) -> bool:
     return (dtype.kind in "biufcU" and dtype.itemsize > 0) or dtype == BFLOAT16
 
 
-def write(path: str | Path, arrays: Arrays) -> None:
+def write(path: str | Path, arrays: Arrays, remarks: dict[str, str] | None = None) -> None:
     """Write what `numpy.load` reads, uncompressed. bfloat16 becomes a record with one uint16 field `bfloat16`."""
     check_names(path, arrays)
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.comment = pack(remarks)
         for name, given in arrays.items():
             array = little(given)
             if not _holds(array.dtype):

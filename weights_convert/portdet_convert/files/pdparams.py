@@ -17,6 +17,7 @@ from portdet.errors import PortdetError
 from portdet_convert.files import pickle_write as op
 from portdet_convert.files import pickles
 from portdet_convert.files.output import check_names, replacing
+from portdet_convert.files.remarks import pack, unpack
 from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, nbytes, raw, reader
 
 _STRUCTURED, _SLICES = "StructuredToParameterName@@", "UnpackBigParamInfor@@"
@@ -53,12 +54,18 @@ def read(path: str | Path) -> Arrays:
 
 @reader("Paddle pickle")
 def metadata(path: str | Path) -> dict[str, str]:
-    """`COPIED`, if it is so."""
+    """Remarks, and `COPIED`, if it is so."""
     source = Source(path)
     table, _ = pickles.load(source, 0, source.size, pickles.NUMPY)
     names = table.get(_STRUCTURED) if isinstance(table, dict) else None
-    copied = isinstance(names, dict) and bool(names) and all("_deepcopy_" in str(name) for name in names.values())
-    return {COPIED: "yes"} if copied else {}
+    copied = (
+        isinstance(names, dict)
+        and bool(names)
+        and all(isinstance(n, str) and "_deepcopy_" in n for n in names.values())
+    )
+    length = int.from_bytes(source.data[3:7], "little")
+    found = unpack(source.data[7 : 7 + length]) if bytes(source.data[2:3]) == b"X" else {}
+    return {**found, COPIED: "yes"} if copied else found
 
 
 def _bfloat16(source: Source, array: Array, name: str) -> Array:
@@ -86,11 +93,12 @@ def _join(source: Source, arrays: Arrays, name: Any, slices: Any, shape: Sequenc
     return joined
 
 
-def write(path: str | Path, arrays: Arrays) -> None:
+def write(path: str | Path, arrays: Arrays, remarks: dict[str, str] | None = None) -> None:
     """Write what `paddle.load` reads: pickle protocol 4 of name -> numpy array."""
     check_names(path, arrays, (_STRUCTURED, _SLICES))
     with replacing(path) as file:
-        file.write(b"\x80\x04" + op.EMPTY_DICT + op.MARK)
+        text = pack(remarks).decode()
+        file.write(b"\x80\x04" + (op.text(text) + op.POP if text else b"") + op.EMPTY_DICT + op.MARK)
         for name, given in arrays.items():
             array = little(given)
             if array.dtype != BFLOAT16 and (array.dtype.kind not in "biufc" or array.dtype == np.dtype("<u2")):

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 
 MARK, TUPLE, EMPTY_TUPLE, EMPTY_DICT, SETITEMS = b"(", b"t", b")", b"}", b"u"
-REDUCE, BUILD, PERSISTENT, STOP = b"R", b"b", b"Q", b"."
+REDUCE, BUILD, PERSISTENT, POP, STOP = b"R", b"b", b"Q", b"0", b"."
 TRUE, FALSE, NONE = b"\x88", b"\x89", b"N"
 
 

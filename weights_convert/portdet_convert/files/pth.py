@@ -19,6 +19,7 @@ from portdet_convert.files import pickle_write as op
 from portdet_convert.files import pickles, zips
 from portdet_convert.files.output import check_names, replacing
 from portdet_convert.files.pickles import Call, Global, Persistent
+from portdet_convert.files.remarks import pack
 from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, nbytes, raw, reader, view
 
 STORAGES: dict[str, np.dtype[Any]] = {
@@ -172,7 +173,7 @@ def _strided(
     return np.lib.stride_tricks.as_strided(flat[first:], size, steps, writeable=False)
 
 
-def write(path: str | Path, arrays: Arrays) -> None:
+def write(path: str | Path, arrays: Arrays, remarks: dict[str, str] | None = None) -> None:
     """Write what `torch.load(path, weights_only=True)` reads: the zip format, contiguous CPU tensors."""
     check_names(path, arrays)
     plain = {name: little(array) for name, array in arrays.items()}
@@ -180,6 +181,7 @@ def write(path: str | Path, arrays: Arrays) -> None:
         if array.dtype not in _NAMES:
             raise PortdetError(f"tensor '{name}': torch files cannot hold {array.dtype}", where=str(path))
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.comment = pack(remarks)
         zips.write_stored(archive, "archive/data.pkl", _pickle(plain))
         zips.write_stored(archive, "archive/byteorder", b"little")
         for index, array in enumerate(plain.values()):

@@ -98,10 +98,10 @@ def metadata(path: str | Path) -> dict[str, str]:
     return {str(key): str(value) for key, value in found.items()}
 
 
-def write(path: str | Path, arrays: Arrays, metadata: dict[str, str] | None = None) -> None:
+def write(path: str | Path, arrays: Arrays, remarks: dict[str, str] | None = None) -> None:
     """Write the tensors in the given order behind a header padded to 8 bytes, so that float64 data is aligned."""
     check_names(path, arrays, ("__metadata__",))
-    table: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    table: dict[str, Any] = {"__metadata__": remarks} if remarks else {}
     position = 0
     for name, array in arrays.items():
         dtype = array.dtype.newbyteorder("<")

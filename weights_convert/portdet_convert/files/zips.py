@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
+from portdet_convert.files.remarks import unpack
 from portdet_convert.files.source import Source
 
 
@@ -29,6 +31,15 @@ def members(source: Source) -> dict[str, zipfile.ZipInfo]:
     if total > source.size:  # each alone may fit: that is how a few megabytes become petabytes
         raise source.error(f"its members take {total} bytes of {source.size}: they overlap")
     return found
+
+
+def metadata(path: str | Path) -> dict[str, str]:
+    """The remarks, which are the archive's comment; none in a file that is no zip (torch's legacy format)."""
+    source = Source(path)
+    if bytes(source.data[:2]) != b"PK":
+        return {}
+    with source.reading("the zip directory"), zipfile.ZipFile(source.path) as archive:
+        return unpack(archive.comment)
 
 
 def stored(source: Source, info: zipfile.ZipInfo) -> tuple[memoryview, int]:
