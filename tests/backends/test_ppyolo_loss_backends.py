@@ -17,10 +17,10 @@ from tests.losses import ppyolo_truth as truth
 RUNS = [
     ("torch", "eager"),
     pytest.param(("torch", "compiled"), marks=pytest.mark.slow),
-    ("mindspore", "eager"),
+    pytest.param(("mindspore", "eager"), marks=pytest.mark.slow),
     ("mindspore", "compiled"),
     ("paddle", "eager"),
-    ("paddle", "compiled"),
+    pytest.param(("paddle", "compiled"), marks=pytest.mark.slow),
 ]
 
 
