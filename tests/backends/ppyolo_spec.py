@@ -20,6 +20,10 @@ G2_LOSSES = {
     "xy": 1.34432, "wh": 2.47091, "iou": 5.63342, "iou_aware": 1.06786, "obj": 456.09161, "cls": 3.62147,
     "loss": 470.22958,
 }  # fmt: skip
+# and of the loss's gradients there: l2 norm, and sum of the IoU logits' magnitudes
+G2_GRADIENTS = {
+    "head32": (2.46905350, 0.07620774), "head16": (4.17117588, 0.04713444), "head8": (8.13607796, 0.08780747)
+}  # fmt: skip
 HEADS = ("head32", "head16", "head8")
 FIRST = {"head32": 6, "head16": 3, "head8": 0}
 

@@ -11,7 +11,7 @@ import pytest
 from portdet.reference import run
 from portdet.session import Arrays
 from tests.backends.harness import below, distance, require, run_child
-from tests.backends.ppyolo_spec import G2_LOSSES, HEADS, g2, traced
+from tests.backends.ppyolo_spec import G2_GRADIENTS, G2_LOSSES, HEADS, g2, traced
 from tests.losses import ppyolo_truth as truth
 
 RUNS = [
@@ -48,6 +48,16 @@ def test_golden_losses(found: Arrays) -> None:
     got = below(found, "out")
     for name, want in G2_LOSSES.items():
         assert float(got[name]) == pytest.approx(want, rel=1e-5), name
+
+
+def test_golden_gradients(found: Arrays) -> None:
+    """Of PaddleDetection's loss, and the float64 ones that the tests below compare with element by element."""
+    for name, want in G2_GRADIENTS.items():
+        for gradient in (found[f"grad/{name}"], gradients()[name]):
+            got = np.linalg.norm(gradient), np.abs(gradient[:, :3]).sum()
+            assert got == pytest.approx(want, rel=2e-6), name
+        for fault in ("iou_once", "iou_attached"):
+            assert np.linalg.norm(gradients(fault)[name]) != pytest.approx(want[0], rel=1e-4)
 
 
 def test_predictions_equal_the_reference(found: Arrays) -> None:
