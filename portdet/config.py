@@ -111,7 +111,12 @@ class EvalConfig(Section):
 
     conf: float = Field(0.001, ge=0, le=1, description="smallest score that is kept")
     nms: float = Field(0.5, gt=0, le=1, description="IoU above which the lower box is suppressed")
-    nms_kind: Literal["greedy", "diou"] = Field("greedy", description="diou: distance IoU, LuoJiaNET's inference")
+    nms_kind: Literal["greedy", "diou", "matrix"] = Field(
+        "greedy", description="diou: distance IoU, LuoJiaNET's inference; matrix: decay of scores, PP-YOLO's"
+    )
+    matrix: Literal["ppdet", "miemiedetection"] = Field(
+        "ppdet", description="matrix NMS: ranking by class and PaddleDetection's rounded image size, or by image"
+    )
     pixel_offset: float = Field(1.0, ge=0, le=1, description="NMS: 1 counts both edge pixels of a box, 0 as darknet")
     max_det: int = Field(100, ge=1, description="boxes per image and class that COCO's metric looks at")
     evaluator: Literal["pycocotools", "hotcoco"] = Field("pycocotools", description="hotcoco: same bits, faster")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from portdet import ops
-from portdet.spec import BatchNorm2d, Conv2d, Module
+from portdet.spec import BatchNorm2d, Conv2d, DeformConv2d, Init, Module
 
 Padding = Literal["symmetric", "same"]
 """Where a 3x3 convolution of stride 2 pads: darknet's kernel // 2 on all sides, or bottom and right only
 (pad_mode 'same' of MindSpore and TensorFlow on even inputs). They agree at stride 1."""
 
-Activation = Literal["relu", "leaky_relu"]
+Activation = Literal["relu", "leaky_relu", "mish", "none"]
 
 
 def pads(kernel: int, stride: int, padding: Padding) -> tuple[int, int, int, int]:
@@ -34,11 +34,39 @@ class ConvNorm(Module):
         activation: Activation = "leaky_relu",
         padding: Padding = "symmetric",
         momentum: float = 0.1,
+        init: Init = "conv",
     ) -> None:
         self.activation = activation
-        self.conv = Conv2d(cin, cout, kernel, stride, pads(kernel, stride, padding))
+        self.conv = Conv2d(cin, cout, kernel, stride, pads(kernel, stride, padding), init=init)
         self.norm = BatchNorm2d(cout, momentum)
 
     def forward(self, x: Any) -> Any:
         y = self.norm(self.conv(x))
-        return ops.relu(y) if self.activation == "relu" else ops.leaky_relu(y, slope=0.1)
+        return activate(y, self.activation)
+
+
+def activate(x: Any, activation: Activation) -> Any:
+    """relu, leaky ReLU of slope 0.1, mish or nothing."""
+    if activation == "leaky_relu":
+        return ops.leaky_relu(x, slope=0.1)
+    return x if activation == "none" else ops.relu(x) if activation == "relu" else ops.mish(x)
+
+
+class DeformConvNorm(Module):
+    """Deformable convolution (DCNv2) that finds its own offsets and factors, batch norm, activation.
+
+    What finds them starts at zero: taps at their places, each counting one half.
+    """
+
+    def __init__(self, cin: int, cout: int, kernel: int, stride: int, activation: Activation) -> None:
+        self.taps, self.activation = kernel * kernel, activation
+        padding = kernel // 2
+        self.conv_offset = Conv2d(cin, 3 * self.taps, kernel, stride, (padding,) * 4, bias=True, init="zeros")
+        self.conv = DeformConv2d(cin, cout, kernel, stride, padding, init="he_normal")
+        self.norm = BatchNorm2d(cout)
+
+    def forward(self, x: Any) -> Any:
+        found = self.conv_offset(x)
+        offset, mask = found[:, : 2 * self.taps], ops.sigmoid(found[:, 2 * self.taps :])
+        y = self.norm(self.conv(x, offset, mask))
+        return activate(y, self.activation)

@@ -17,7 +17,7 @@ from portdet.config import Config as RunConfig
 from portdet.config import Section
 from portdet.losses.yolov3 import level_loss, level_predictions
 from portdet.models.backbones.darknet import DarkNet
-from portdet.models.layers import Activation, ConvNorm, Padding
+from portdet.models.layers import ConvNorm, Padding
 from portdet.postprocess import yolov3
 from portdet.postprocess.detections import Detections
 from portdet.session import Array
@@ -58,7 +58,7 @@ class Config(Section):
     width: float = Field(1.0, gt=0, description="factor on all channels; 0.125 is the tiny variant")
     depths: tuple[int, ...] = Field((1, 2, 8, 8, 4), description="residual blocks of the five stages")
     anchors: Anchors = Field(ANCHORS, description="9 (width, height) in input pixels: strides 8, 16, 32, 3 each")
-    activation: Activation = "relu"
+    activation: Literal["relu", "leaky_relu"] = "relu"
     padding: Padding = "same"
     backbone_momentum: float = Field(0.9, gt=0, le=1, description="batch norm: weight of the new value")
     momentum: float = Field(0.1, gt=0, le=1, description="the same for neck and head")

@@ -27,7 +27,7 @@ def detections(
     conf: float = 0.001,
     nms_threshold: float = 0.5,
     pixel_offset: float = 1.0,
-    kind: Kind = "greedy",
+    kind: Kind | Literal["matrix"] = "greedy",
     limit: int = 0,
     clip: Clip = "corner",
     multi_label: bool = False,
@@ -39,13 +39,16 @@ def detections(
     Score = objectness * class probability; what is below `conf` goes. `multi_label` makes a box of every class that
     reaches `conf`, not only of the best one. `limit` > 0: at most that many boxes per image and class.
     `clip="corner"` moves the left and top edge to 0 at least and cuts width and height to the image's; so a box may
-    still pass the right or bottom edge, as in the original. Raises PortdetError for other shapes.
+    still pass the right or bottom edge, as in the original. Raises PortdetError for other shapes, and for matrix NMS,
+    which is PP-YOLO's.
     """
     if decoded.ndim != 3 or decoded.shape[2] < 6 or sizes.shape != (len(decoded), 2):
         raise PortdetError(
             f"expected decoded (B, N, 5+classes) and sizes (B, 2), got {decoded.shape} and {sizes.shape}",
             fix="pass the model's decoded output and one (width, height) per image",
         )
+    if kind == "matrix":
+        raise PortdetError("matrix NMS is not YOLOv3's", fix="set eval.nms_kind to greedy or diou")
     found = []
     for rows, size in zip(decoded, sizes, strict=True):
         boxes, scores, labels = _candidates(rows, conf, multi_label)

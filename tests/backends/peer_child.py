@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -16,15 +17,18 @@ from portdet.session import Batch, Group, Options, Recipe, StepValues
 
 def main() -> None:
     source, target, backend, mode = sys.argv[1:]
-    given = np.load(source)
-    weights = {name.removeprefix("w/"): given[name] for name in given.files if name.startswith("w/")}
-    detector = load_model({"name": "yolov3"}, imgsz=128, max_boxes=given["boxes"].shape[1])
+    with np.load(source) as stored:
+        given = dict(stored)
+    weights = {name.removeprefix("w/"): given[name] for name in given if name.startswith("w/")}
+    detector = load_model(json.loads(str(given["model"])), imgsz=128, max_boxes=given["boxes"].shape[1])
     trained = tuple(name for name, info in detector.graph.weights().items() if info.trainable)
     recipe = Recipe((Group(trained, 0.0),), momentum=0.0)
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(detector, backend, recipe, Options(mode=mode, threads=1), Path(folder))
         session.load_weights(weights)
-        batch = Batch(given["images"], given["boxes"], given["labels"], given["valid"], np.arange(2))
+        batch = Batch(
+            given["images"], given["boxes"], given["labels"], given["valid"], np.arange(2), given.get("scores")
+        )
         out: dict[str, Any] = {"decoded": session.predict(batch.images)}
         if mode == "eager":
             out |= {f"act/{name}": value for name, value in session.activations(batch.images).items()}

@@ -30,7 +30,7 @@ def bundle(oracles: Path, mindspore_weights: Arrays) -> Arrays:
         valid[image, : len(found)] = True
     weights = {f"w/{name}": np.asarray(value, np.float32) for name, value in mindspore_weights.items()}
     batch = {"images": inputs["image"], "boxes": boxes, "labels": labels, "valid": valid}
-    return {**batch, **weights, "lr": np.float64(1e-5)}
+    return {**batch, **weights, "model": np.array('{"name": "yolov3"}'), "lr": np.float64(1e-5)}
 
 
 @pytest.fixture(

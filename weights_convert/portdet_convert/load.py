@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from portdet.errors import PortdetError
-from portdet_convert import checks, yolov3
+from portdet_convert import checks, ppyolo, yolov3
 from portdet_convert.files import WeightsFile, open_weights
 from portdet_convert.files.darknet import Conv
 from portdet_convert.files.source import Arrays, as_float32
@@ -57,7 +57,7 @@ def load_canonical(
     """
     file = read_for(path, names)
     with checks.naming_file(path):
-        found = recognise(file.arrays, yolov3.NAMINGS, lambda _: names)
+        found = recognise(file.arrays, (*yolov3.NAMINGS, *ppyolo.NAMINGS), lambda _: names)
     report = LoadReport(str(path), file.format, found.naming.name, skipped=found.skipped)
     for name, shape in names.items():
         if name not in found.arrays:

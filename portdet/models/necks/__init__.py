@@ -1,0 +1,1 @@
+"""Necks: features at several strides to one feature for each output, coarsest first."""

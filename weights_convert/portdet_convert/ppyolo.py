@@ -1,0 +1,82 @@
+"""PP-YOLO: the names that PaddleDetection and miemiedetection give its tensors.
+
+Canonical names are the spec's paths: `backbone.stem{1..3}`, `backbone.res{2..5}.{i}.conv{1..3}` and `.short`;
+`neck.block{i}`, `neck.transition{i}` (PP-YOLO), `neck.{fpn,pan}{i}`, `neck.{fpn,pan}_transition{i}` (PP-YOLOv2);
+`output{i}`. A deformable convolution's weight lies one level deeper than a plain one's, where both have one name in
+the other programs, so each of these has two lists: with res5 deformable, and with none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from portdet_convert.rules import Naming, Rule, Skip
+
+LETTERS = "abcdef"  # res4 of ResNet-50 has six blocks
+STATISTICS = {"ppdet": ("_mean", "_variance"), "miemiedetection": ("running_mean", "running_var")}
+
+
+def _backbone() -> Iterator[tuple[str, str]]:
+    """Units with a norm called `norm`: theirs, ours."""
+    for i in (1, 2, 3):
+        yield f"backbone.conv1.conv1_{i}", f"backbone.stem{i}"
+    for stage in (2, 3, 4, 5):
+        for number, letter in enumerate(LETTERS):
+            theirs, ours = f"backbone.res{stage}.res{stage}{letter}", f"backbone.res{stage}.{number}"
+            for part, branch in enumerate("abc", start=1):
+                yield f"{theirs}.branch2{branch}", f"{ours}.conv{part}"
+        yield f"backbone.res{stage}.res{stage}a.short{'' if stage == 2 else '.conv'}", f"backbone.res{stage}.0.short"
+
+
+def _deformable() -> Iterator[Rule]:
+    for number, letter in enumerate(LETTERS):
+        theirs, ours = f"backbone.res5.res5{letter}.branch2b", f"backbone.res5.{number}.conv2"
+        yield Rule(f"{theirs}.conv.weight", f"{ours}.conv.conv.weight")
+        for leaf in ("weight", "bias"):
+            yield Rule(f"{theirs}.conv_offset.{leaf}", f"{ours}.conv_offset.{leaf}")
+
+
+def _neck(dot: str) -> Iterator[tuple[str, str]]:
+    """Units with a norm called `batch_norm`. `dot` parts a name from its number: '.' or '_'."""
+    for unit in ("tip.conv", "tip"):
+        yield f"neck.yolo_block{dot}{{i:[0-2]}}.{unit}", f"neck.block{{i:[0-2]}}.{unit}"
+    yield f"neck.yolo_block{dot}{{i:[0-2]}}.conv_module.{{unit}}", "neck.block{i:[0-2]}.{unit}"
+    yield f"neck.yolo_transition{dot}{{i:[01]}}", "neck.transition{i:[01]}"
+    for path in ("fpn", "pan"):
+        theirs, ours = f"neck.{path}{dot}{{i:[0-2]}}", f"neck.{path}{{i:[0-2]}}"
+        yield f"neck.{path}_transition{dot}{{i:[01]}}", f"neck.{path}_transition{{i:[01]}}"
+        for number, name in enumerate(("left", "right", "join"), start=1):
+            yield f"{theirs}.conv{number}", f"{ours}.{name}"
+        for number in range(6):
+            yield f"{theirs}.conv_module.{number // 2}{dot}{number % 2}", f"{ours}.conv{number}"
+        yield f"{theirs}.conv_module.spp.conv", f"{ours}.conv3.conv"
+
+
+def _units(program: str, norm: str, pairs: Iterator[tuple[str, str]]) -> Iterator[Rule]:
+    mean, variance = STATISTICS[program]
+    leaves = {"weight": "weight", "bias": "bias", mean: "running_mean", variance: "running_var"}
+    for theirs, ours in pairs:
+        yield Rule(f"{theirs}.conv.weight", f"{ours}.conv.weight")
+        for leaf, name in leaves.items():
+            yield Rule(f"{theirs}.{norm}.{leaf}", f"{ours}.norm.{name}")
+
+
+def _naming(program: str, dot: str, *, deformable: bool) -> Naming:
+    head = f"yolo_head.yolo_output{dot}{{i:[0-2]}}.{{leaf:weight|bias}}"
+    rules = (
+        *(_deformable() if deformable else ()),
+        *_units(program, "norm", _backbone()),
+        *_units(program, "batch_norm", _neck(dot)),
+        Rule(head, "output{i:[0-2]}.{leaf:weight|bias}"),
+    )
+    skips = (Skip("{rest}.num_batches_tracked", "PyTorch's counter of batches"),)
+    return Naming(f"{program} PP-YOLO", rules, skips if program == "miemiedetection" else ())
+
+
+PPDET, PPDET_PLAIN = (_naming("ppdet", ".", deformable=flag) for flag in (True, False))
+"""PaddleDetection's PP-YOLO and PP-YOLOv2 with ResNet50-vd-DCN; its PP-YOLO r18vd."""
+
+MIEMIE, MIEMIE_PLAIN = (_naming("miemiedetection", "_", deformable=flag) for flag in (True, False))
+"""miemiedetection's."""
+
+NAMINGS = (PPDET, PPDET_PLAIN, MIEMIE, MIEMIE_PLAIN)
