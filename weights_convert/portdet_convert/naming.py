@@ -12,7 +12,8 @@ _OPTIMISER = tuple(Skip(pattern, "optimiser state") for pattern in ("optimizer.{
 PADDLE_OPTIMISER = tuple(
     Skip(pattern, "optimiser state")
     for pattern in (
-        "{path}_{slot:velocity|moment[12]?|moment2_max|beta[12]_pow_acc|inf_norm|mean_square|mean_grad|momentum}_{n:[0-9]+}",
+        "{path:.+[.][wb]_[0-9]+}_{slot}_{n:[0-9]+}",
+        "{path}_{slot:velocity|moment[12]?|beta[12]_pow_acc}_{n:[0-9]+}",  # of a parameter with a name of its own
         "master_weights.{rest}",
         "LR_Scheduler.{rest}",
     )
