@@ -30,7 +30,10 @@ def bundle(oracles: Path) -> Arrays:
 
 @pytest.fixture(
     scope="module",
-    params=["torch-eager", "paddle-eager", pytest.param("mindspore-compiled", marks=pytest.mark.slow)],
+    params=[
+        "torch-eager",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("paddle-eager", "mindspore-compiled")),
+    ],
 )
 def ran(request: pytest.FixtureRequest, bundle: Arrays) -> Arrays:
     backend, mode = request.param.split("-")

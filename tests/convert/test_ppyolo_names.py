@@ -17,6 +17,7 @@ from portdet.spec.init import initial_weights
 from portdet_convert import load_canonical, ppyolo
 from portdet_convert.files import pdparams, safetensors
 from portdet_convert.rules import Naming, rename, restore
+from tests.convert import ppyolo_case
 
 NANO: dict[str, Any] = {"name": "ppyolo", "variant": "nano", "classes": 3}
 CASES = [
@@ -44,6 +45,16 @@ def test_the_full_model_s_names(oracles: Path) -> None:
     renamed = {ppyolo.PPDET.canonical(name): shape for name, shape in theirs.items()}
     assert {found[0]: shape for found, shape in renamed.items() if found} == ours
     assert len(ours) == 392
+
+
+@pytest.mark.parametrize(("variant", "naming"), [("r18vd", ppyolo.PPDET_PLAIN), ("v2", ppyolo.PPDET)])
+def test_the_other_models_names(variant: str, naming: Naming) -> None:
+    """As PaddleDetection's own models have them."""
+    listed = ppyolo_case.names(variant)
+    ours = load_model({"name": "ppyolo", "variant": variant}, imgsz=96).graph.weights()
+    renamed = {naming.canonical(name): shape for name, shape in listed.items()}
+    assert {found[0]: shape for found, shape in renamed.items() if found} == {n: i.shape for n, i in ours.items()}
+    assert len(listed) == len(ours) == {"r18vd": 144, "v2": 532}[variant]
 
 
 @pytest.mark.parametrize(("variant", "naming"), CASES, ids=lambda value: getattr(value, "name", value))
