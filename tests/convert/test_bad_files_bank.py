@@ -62,6 +62,9 @@ SAFETENSORS = {
     "a shape of text": (entry(shape=["w", 1_000_000_000]), "tensor 'w' declares a shape that is no list of integers"),
     "a shape of 40 dimensions": (entry(shape=[1] * 40), "tensor 'w' declares 40 dimensions"),
     "another shape": (entry(shape=[2, 2]), "needs 16 bytes|takes 16 bytes, its offsets say 4"),
+    "a name of half a character": (safe(json.dumps({"\ud800": F32}).encode()), r"a tensor cannot be named '\\ud800'"),
+    "a name that colours the terminal": (safe({"\x1b[31m": F32}), r"bad: a tensor cannot be named '\\x1b\[31m'"),
+    "such a name in another error": (safe({"\x1b[31m": 1}), r"tensor '\\x1b\[31m' is not described"),
     "bytes behind": (safe({"w": F32}, bytes(5)), r"byte \d+: 1 bytes follow the last tensor"),
     "metadata that is no table": (safe({"__metadata__": [1], "w": F32}), "__metadata__ is no table of text"),
 }  # fmt: skip

@@ -205,6 +205,13 @@ BOMBS = {
     "bytes behind": (table(array(b"K\x01\x85")) + b"N.", "2 bytes follow the pickle"),
     "another shape": (table(array(b"K\x03\x85")), r"needs 12 bytes, the pickle holds 4"),
     "a dtype of objects": (table(array(b"K\x01\x85", dtype=call("numpy", "dtype", op.text("O8")))), "is no array of"),
+    "a name for Paddle of 2^40": (
+        START + b"}(" + op.text("StructuredToParameterName@@") + b"}(" + op.text("w") + WIDE + b"uu.", "holds no arrays"
+    ),
+    "the same beside an array": (
+        START + b"}(" + op.text("StructuredToParameterName@@") + b"}(" + op.text("w") + WIDE + b"u"
+        + op.text("w\n") + array(b"K\x01\x85") + b"u.", r"a tensor cannot be named 'w\\n'",
+    ),
     "a slice that is missing": (
         table(b"}(" + op.text("j") + b"}(" + op.text("slices") + b"(" + op.text("gone") + b"l" + op.text("OriginShape")
               + b"K\x01\x85uu", "UnpackBigParamInfor@@"), "tensor 'j': its slice 'gone' is missing",

@@ -46,7 +46,7 @@ TYPES: dict[str, list[Any]] = {
     "safetensors": list(safetensors.DTYPES.values()),
 }
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=3)
-NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20).filter(
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=20).filter(
     lambda name: name not in ("__metadata__", "StructuredToParameterName@@", "UnpackBigParamInfor@@")
 )
 
@@ -114,9 +114,9 @@ def test_darknet_comes_back_bit_for_bit(
 
 
 @pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("name", ["", "a\0b", "\ud800", "x" * 1001])
+@pytest.mark.parametrize("name", ["", "a\0b", "a\nb", "\x1b[31mred", "\ud800", "x" * 1001])
 def test_a_name_that_would_not_come_back_is_refused(tmp_path: Path, form: str, name: str) -> None:
-    with pytest.raises(PortdetError, match=r"out: (a tensor cannot be named|the name .* is no valid Unicode)"):
+    with pytest.raises(PortdetError, match="out: a tensor cannot be named '"):
         WRITERS[form](tmp_path / "out", {"good": np.ones(1, np.float32), name: np.ones(1, np.float32)})
     assert not os.listdir(tmp_path)
 
@@ -360,7 +360,7 @@ ARRAY = pickle.dumps(np.ones(2, np.float32), 4)[2:-1]
 TENSOR = pth._pickle({"w": np.ones(2, np.float32)})[5:-2]
 PROGRAM = st.lists(
     st.one_of(
-        st.sampled_from([ARRAY, TENSOR, b"X\1\0\0\0w", b"K\1", b"N", b"}", b"]", b")", b"(", b"(", b"q\0", b"q\1", b"h\0", b"h\1"]),
+        st.sampled_from([ARRAY, TENSOR, b"X\1\0\0\0w", b"K\1", *(bytes([code]) for code in b"N}])((")]),
         st.sampled_from([token for token in TOKENS if len(token) < 30]),
     ),
     max_size=30,

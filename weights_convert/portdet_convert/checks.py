@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from portdet.errors import PortdetError
-from portdet_convert.files.source import Array, Arrays, as_float32
+from portdet_convert.files.darknet import Conv
+from portdet_convert.files.source import BFLOAT16, Array, Arrays, as_float32, dtype_name
 
 
 def finite(arrays: Arrays, where: str) -> None:
@@ -28,6 +29,22 @@ def finite(arrays: Arrays, where: str) -> None:
                 where=where,
                 fix="the file is damaged, or was read in the wrong order; if it must be so, allow it (--allow-nan)",
             )
+
+
+def shapes(arrays: Arrays, layers: Sequence[Conv]) -> None:
+    """Every tensor has the shape that the convolutions give it, and holds floating-point numbers.
+
+    Raises `PortdetError` naming the first that does not.
+    """
+    for name, shape in (tensor for layer in layers for tensor in layer.tensors):
+        array = arrays[name]
+        if array.shape != shape:
+            raise PortdetError(
+                f"tensor '{name}' is {array.shape}, its layer takes {shape}",
+                fix="the file is damaged, or belongs to another model",
+            )
+        if array.dtype.kind != "f" and array.dtype != BFLOAT16:
+            raise PortdetError(f"tensor '{name}' holds {dtype_name(array)}: weights are floating-point numbers")
 
 
 def _first_bad(values: Array, name: str) -> int | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from portdet import files
 from portdet.errors import PortdetError
 from portdet_convert import checks, yolov3, yolov3_cfg
-from portdet_convert.files import FORMATS, HEADER, WRITERS, WeightsFile, darknet, open_weights, pdparams, safetensors
+from portdet_convert.files import FORMATS, HEADER, WRITERS, WeightsFile, darknet, open_weights, pdparams
 from portdet_convert.files.darknet import Conv
 from portdet_convert.files.source import Array, Arrays, dtype_name, little, raw
 from portdet_convert.naming import TORCH, WRITTEN
@@ -138,22 +138,21 @@ def ordered(found: Renamed) -> Arrays:
             f"({found.naming.name} names): {explain(missing, unknown)}",
             fix="give a file of YOLOv3-DarkNet53, whole or its backbone alone",
         )
-    return {name: found.arrays[name] for name in wanted}
+    arrays = {name: found.arrays[name] for name in wanted}
+    checks.shapes(arrays, yolov3.layers_of({name: array.shape for name, array in arrays.items()}))
+    return arrays
 
 
 def _write(dst: str | Path, target: str, found: Renamed, metadata: dict[str, str]) -> dict[str, str]:
     """Write the file; canonical name -> name in it."""
     arrays = found.arrays
     if target == "darknet":
-        header = darknet.Header(*map(int, metadata.get(HEADER, "0 2 5 0").split()))
+        header = darknet.Header.parse(metadata[HEADER]) if HEADER in metadata else darknet.Header()
         layers = yolov3.layers_of({name: array.shape for name, array in arrays.items()})
         darknet.write(dst, arrays, layers, header)
         return {name: name for name in arrays}
     out, names = restore(KEPT if found.naming is KEPT else WRITTEN[target], arrays)
-    if target == "safetensors":
-        safetensors.write(dst, out, {HEADER: metadata[HEADER]} if HEADER in metadata else None)
-    else:
-        WRITERS[target](dst, out)
+    WRITERS[target](dst, out, {HEADER: metadata[HEADER]} if HEADER in metadata else None)
     return names
 
 

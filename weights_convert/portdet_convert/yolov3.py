@@ -93,21 +93,37 @@ def expected(names: Collection[str]) -> list[str]:
     return [name for layer in layers for name, _ in layer.tensors]
 
 
+# Layers that the one before in the file does not feed, and those that do: the 5th of a head, joined with a stage.
+_FED_BY = {
+    "conv1": ("backblock0.conv4",), "backblock1.conv0": ("conv1", "backbone.conv4"),
+    "conv2": ("backblock1.conv4",), "backblock2.conv0": ("conv2", "backbone.conv3"),
+}  # fmt: skip
+
+
 def layers_of(shapes: Mapping[str, Sequence[int]]) -> list[Conv]:
     """The convolutions in file order, with the channels that canonical shapes show.
 
-    Raises `PortdetError` naming the first tensor that YOLOv3-DarkNet53 has and `shapes` lacks.
+    Raises `PortdetError` naming the first weight that is missing, or does not fit the layer before.
     """
     whole = any(name.startswith("backblock") for name in shapes)
-    layers = []
+    layers: list[Conv] = []
+    couts: dict[str, int] = {}
     for layer in darknet_order(depths_of(shapes), outputs=18 if whole else None):
         weight = f"{layer.name}.conv.weight" if layer.norm else f"{layer.name}.weight"
         if weight not in shapes:
             raise PortdetError(
                 f"'{weight}' is missing", fix="darknet's file takes the whole backbone or the whole model"
             )
-        cout, cin, kernel, _ = shapes[weight]
-        layers.append(Conv(layer.name, cin, cout, kernel, layer.norm))
+        shape = tuple(shapes[weight])
+        if len(shape) != 4 or shape[2:] != (layer.kernel, layer.kernel):
+            raise PortdetError(
+                f"tensor '{weight}' is {shape}: its layer has a kernel of {layer.kernel} x {layer.kernel}"
+            )
+        given = sum(couts[name] for name in _FED_BY.get(layer.name, [layers[-1].name] if layers else ()))
+        if layers and shape[1] != given:
+            raise PortdetError(f"tensor '{weight}' is {shape}: the layers before give {given} channels")
+        couts[layer.name] = shape[0]
+        layers.append(Conv(layer.name, shape[1], shape[0], layer.kernel, layer.norm))
     return layers
 
 
