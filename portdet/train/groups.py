@@ -1,6 +1,7 @@
 """Which weights decay, which do not, which are frozen: from canonical names and shapes to the backend's `Recipe`.
 
-As in mindspore-ai/models: L2 decay on the weights of convolutions and linear layers, none on biases and norms.
+As in mindspore-ai/models: L2 decay on the weights of convolutions and linear layers, none on biases and norms. As in
+PaddleDetection: decay also on the bias of what finds the offsets of a deformable convolution.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ BUFFERS = (".running_mean", ".running_var")
 
 
 def decays(name: str, shape: Sequence[int]) -> bool:
-    """Whether a weight gets L2 decay: kernels and matrices do, vectors (norm weights) and biases do not."""
-    return len(shape) > 1 and not name.endswith(".bias")
+    """Whether a weight gets L2 decay: kernels, matrices and `conv_offset.bias` do, other vectors and biases do not."""
+    return name.endswith(".conv_offset.bias") or (len(shape) > 1 and not name.endswith(".bias"))
 
 
 def is_below(name: str, prefix: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from portdet.backends import load_backend, source_text
 from portdet.config import Config as RunConfig
 from portdet.errors import PortdetError
 from portdet.ir.summary import summary
@@ -120,6 +121,18 @@ def test_drop_block_needs_noise_in_training_alone(nano: Detector) -> None:
     without, _ = run(plain.graph, "loss", True, weights, inputs)
     assert losses[0] == pytest.approx(float(without["loss"]), rel=1e-12)
     assert abs(losses[1] - losses[0]) > 1e-3
+
+
+@pytest.mark.parametrize("backend", ["torch", "mindspore", "paddle"])
+def test_source_says_each_block_once(backend: str) -> None:
+    """17 classes for all modules of the full model, and Paddle's batch norm; the narrow one has the same classes."""
+    classes = []
+    for section in ({"name": "ppyolo"}, {**NANO, "depths": (3, 4, 6, 3)}):
+        source = source_text(load_model(section, imgsz=96), load_backend(backend).target)
+        assert source.count("\n") < 550
+        classes.append([line.split("(")[0] for line in source.splitlines() if line.startswith("class ")])
+    assert classes[0] == classes[1]
+    assert len(classes[0]) == len(set(classes[0])) == (18 if backend == "paddle" else 17)
 
 
 @pytest.mark.parametrize(

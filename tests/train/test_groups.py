@@ -29,6 +29,12 @@ def test_decay_on_kernels_alone() -> None:
     )
 
 
+def test_paddledetection_decays_the_bias_of_offsets_too() -> None:
+    shapes = {"conv2.conv_offset.weight": (27, 8, 3, 3), "conv2.conv_offset.bias": (27,), "output0.bias": (27,)}
+    made = recipe(settings(optim__weight_decay=0.5), shapes)
+    assert made.groups == (Group(tuple(shapes)[:2], 0.5), Group(("output0.bias",), 0.0))
+
+
 def test_freezing_stops_at_the_border_of_a_name() -> None:
     made = recipe(settings(optim__freeze=["backbone.layer1"]), SHAPES)
     assert [group.names for group in made.groups] == [("backbone.layer10.conv.weight", "head.weight"), ("head.bias",)]
