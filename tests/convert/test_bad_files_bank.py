@@ -140,6 +140,7 @@ def zip64() -> bytes:
 BOMB = npy(dict_of("'u1'", shape="(500000000,)"), bytes(500_000_000 - 128))
 NPZ = {
     "bytes behind": (archive(("w.npy", GOOD)) + b"x", "bytes follow the zip archive"),
+    "half a comment": (archive(("w.npy", GOOD))[:-2] + b"\x04\0ab", "bytes follow the zip archive, or are missing"),
     "no .npy": (archive(("w.txt", GOOD)), r"byte 0: member 'w\.txt' is no \.npy array"),
     "a folder": (archive(("w/", b"")), r"member 'w/' is no \.npy array"),
     "a path outside and no .npy": (archive(("../../ran", b"x")), r"member '\.\./\.\./ran' is no \.npy array"),

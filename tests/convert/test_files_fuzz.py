@@ -235,6 +235,10 @@ SEEDS: dict[str, tuple[bytes, Callable[[bytes], bytes]]] = {
     "safetensors": (made(safetensors.write, SEED, {"note": "x"}), plain),
     "safetensors, header": (made(safetensors.write, SEED)[8:], with_header_length),
     "npz": (made(npz.write, SEED), plain),
+    **{
+        f"{form}, remark": (made(WRITERS[form], {"w": SEED["half"]}, {"darknet.header": "0 2 5 64"}), plain)
+        for form in ("ckpt", "npz", "pdparams", "pth")
+    },
     "npz, deflated": (packed(npy(SEED["conv.weight"])), plain),
     "npz, member": (npy(SEED["conv.weight"], (1, 0)), lambda data: zipped(**{"w.npy": data})),
     "npz, member 2.0": (npy(np.asfortranarray(SEED["conv.weight"]), (2, 0)), packed),

@@ -25,8 +25,9 @@ def members(source: Source) -> dict[str, zipfile.ZipInfo]:
                 raise source.error(f"member '{info.filename}' is encrypted", info.header_offset)
             found[info.filename] = info
         end = source.size - 22 - len(archive.comment)
-        if bytes(source.data[end : end + 4]) != b"PK\x05\x06":
-            raise source.error("bytes follow the zip archive", fix="the file is damaged: copy it again")
+        declared = int.from_bytes(source.data[end + 20 : end + 22], "little")  # of the comment, the last in the file
+        if bytes(source.data[end : end + 4]) != b"PK\x05\x06" or declared != len(archive.comment):
+            raise source.error("bytes follow the zip archive, or are missing", fix="it is damaged: copy it again")
     total = sum(info.compress_size for info in found.values())
     if total > source.size:  # each alone may fit: that is how a few megabytes become petabytes
         raise source.error(f"its members take {total} bytes of {source.size}: they overlap")
