@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from portdet_convert.proof import installed, prove
 from portdet_convert.proof_model import Fit, fit
 from portdet_convert.report import Report
 from portdet_convert.rules import UnknownModel
+from portdet_convert.yolov3 import PROGRAMS
 
 _EXTENSION = {"darknet": ".weights", **{name: f".{name}" for name in FORMATS if name != "darknet"}}
 
@@ -35,6 +37,7 @@ def sizes_of(model: str | None) -> tuple[tuple[int, ...] | None, tuple[int, ...]
     return tuple(fields.depths), tuple(fields.channels)
 
 
+_NAMES_HELP = "Whose names the tensors get; those of the framework's generated model if left out."
 _MODEL_HELP = "Configuration of the model: depths and width of a darknet file, activations of --check."
 
 
@@ -42,6 +45,7 @@ _MODEL_HELP = "Configuration of the model: depths and width of a darknet file, a
 @click.argument("src", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write; SRC with the format's suffix.")
 @click.option("--to", type=click.Choice(FORMATS), help="Format to write; told from the output's name if left out.")
+@click.option("--names", type=click.Choice(list(PROGRAMS)), help=_NAMES_HELP)
 @click.option("--model", metavar="CONFIG", help=_MODEL_HELP)
 @click.option("--cfg", type=click.Path(path_type=Path), help="darknet's .cfg of a darknet file: its layers.")
 @click.option("--check", is_flag=True, help="Prove it: run the model with both files in every installed framework.")
@@ -49,15 +53,7 @@ _MODEL_HELP = "Configuration of the model: depths and width of a darknet file, a
 @click.option("--allow-nan", is_flag=True, help="Convert NaN, infinities and negative variances as they are.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the report on every tensor.")
 def convert(
-    src: Path,
-    output: Path | None,
-    to: str | None,
-    model: str | None,
-    cfg: Path | None,
-    check: bool,
-    report: Path | None,
-    allow_nan: bool,
-    verbose: bool,
+    src: Path, output: Path | None, model: str | None, check: bool, report: Path | None, verbose: bool, **options: Any
 ) -> None:
     """Convert weights between darknet, .ckpt, .pth, .pdparams, .safetensors and .npz.
 
@@ -72,42 +68,45 @@ def convert(
     \b
     portdet convert darknet53.conv.74 -o darknet53.ckpt --check
     portdet convert yolov3.pdparams --to pth
-    portdet convert yolov3.weights --cfg yolov3.cfg --to pdparams
+    portdet convert yolov3.weights --cfg yolov3.cfg --to pdparams --names ppdet
     """
-    if output is None:
-        if to is None:
-            raise PortdetError("no output", fix="give -o FILE or --to FORMAT")
-        stem = src.with_suffix("") if src.suffix in SUFFIXES else src
-        output = stem.with_name(stem.name + _EXTENSION[to])
-    screen, sizes = console(), sizes_of(model)
+    output = output or _beside(src, options["to"])
+    sizes = sizes_of(model)
     if check:
         installed()  # before any work
-    arrays, found = _fit(src, model, yolov3_cfg.order(src, cfg, *sizes)) if model or check else ({}, None)
-
-    def proven(written: Path, done: Report) -> None:
-        assert found is not None
-        proof = prove(src, written, done.target_format, arrays, found)
-        done.check = proof.facts()
-        screen.print(proof.table())
-        for line in proof.lines():
-            screen.print(line, soft_wrap=True, highlight=False, markup=False)
-        if report is not None:
-            done.save(report)  # of a check that failed too
-        proof.require(str(output))
-
-    depths, channels = sizes
-    done = convert_file(
-        src, output, to=to, cfg=cfg, depths=depths, channels=channels, allow_nan=allow_nan,
-        check=proven if check else None,
-    )  # fmt: skip
+    arrays, found = _fit(src, model, yolov3_cfg.order(src, options["cfg"], *sizes)) if model or check else ({}, None)
+    proven = partial(_prove, src, output, arrays, found, report) if check and found else None
+    done = convert_file(src, output, depths=sizes[0], channels=sizes[1], check=proven, **options)
     if model and found is not None:
         done.notes += found.notes(model)
     if report is not None:
         done.save(report)
     if verbose:
-        screen.print(done.table())
+        console().print(done.table())
     for line in (done.summary(), *done.notes):
-        screen.print(line, soft_wrap=True, highlight=False, markup=False)
+        console().print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _beside(src: Path, to: str | None) -> Path:
+    """The output's name where none is given."""
+    if to is None:
+        raise PortdetError("no output", fix="give -o FILE or --to FORMAT")
+    stem = src.with_suffix("") if src.suffix in SUFFIXES else src
+    return stem.with_name(stem.name + _EXTENSION[to])
+
+
+def _prove(
+    src: Path, output: Path, arrays: Arrays, model: Fit, report: Path | None, written: Path, done: Report
+) -> None:
+    """Check the written file and say what was found, in the report of a check that failed too."""
+    proof = prove(src, written, done.target_format, arrays, model)
+    done.check = proof.facts()
+    console().print(proof.table())
+    for line in proof.lines():
+        console().print(line, soft_wrap=True, highlight=False, markup=False)
+    if report is not None:
+        done.save(report)
+    proof.require(str(output))
 
 
 def _fit(src: Path, model: str | None, order: yolov3_cfg.Order) -> tuple[Arrays, Fit]:

@@ -17,7 +17,7 @@ from portdet_convert.files.darknet import Conv
 from portdet_convert.files.source import Array, Arrays, dtype_name, little, raw
 from portdet_convert.naming import TORCH, WRITTEN
 from portdet_convert.report import Report, Row
-from portdet_convert.rules import KEPT, Renamed, UnknownModel, explain, recognise, rename, restore
+from portdet_convert.rules import KEPT, Naming, Renamed, UnknownModel, explain, recognise, rename, restore
 
 SUFFIXES = {
     ".ckpt": "ckpt", ".npz": "npz", ".pdparams": "pdparams", ".pdema": "pdparams", ".pth": "pth", ".pt": "pth",
@@ -39,6 +39,7 @@ def convert(
     dst: str | Path,
     *,
     to: str | None = None,
+    names: str | None = None,
     cfg: str | Path | None = None,
     depths: Sequence[int] | None = None,
     channels: Sequence[int] | None = None,
@@ -48,18 +49,20 @@ def convert(
     """Convert a weight file and report on every tensor: YOLOv3-DarkNet53, whole or the backbone alone, by its rules.
 
     The formats are told from the content of `src` and from `to` or the name of `dst`; names become those of the
-    target's framework under the spec's paths. darknet files hold no shapes: their layers are those of `cfg`, of
-    a model's `depths` and `channels` (stem and five stages), of the `.cfg` that lies beside `src`, or the published
-    ones. Every tensor of the file must be used or skipped for a stated reason and every tensor of the model filled.
-    In a file of a model that is not known every tensor keeps its name, unless a model is given; the report says so.
+    target's framework under the spec's paths, or with `names` those of one of `yolov3.PROGRAMS`. darknet files hold no
+    shapes: their layers are those of `cfg`, of a model's `depths` and `channels` (stem and five stages), of the `.cfg`
+    that lies beside `src`, or the published ones. Every tensor of the file must be used or skipped for a stated reason
+    and every tensor of the model filled. In a file of a model that is not known every tensor keeps its name, unless a
+    model or names are given; the report says so.
     `dst` appears whole or not at all. `check` gets the written file before it takes the place of `dst`, which stays
     as it was if `check` raises. Raises `PortdetError`.
     """
     target = to or format_of(dst)
     if target not in FORMATS:
         raise PortdetError(f"unknown format '{target}'", fix=f"known: {', '.join(FORMATS)}")
+    wanted = _naming(target, names)
     order = yolov3_cfg.order(src, cfg, depths, channels)
-    anything = target != "darknet" and depths is None and channels is None
+    anything = target != "darknet" and names is None and depths is None and channels is None
     file, found = read(src, order, anything=anything)
     arrays = found.arrays
     if not allow_nan:
@@ -70,11 +73,11 @@ def convert(
     with _unseen(dst) if check else nullcontext(Path(dst)) as path:
         with ThreadPoolExecutor(1) as pool:  # hashing takes as long as writing, and both let go of the interpreter
             checksums = pool.map(checksum, arrays.values())
-            names = _write(path, target, found, file.metadata)
+            written = _write(path, target, wanted, found, file.metadata)
             for (name, array), digest in zip(arrays.items(), checksums, strict=True):
                 source, transform = found.origin[name]
                 dtype = dtype_name(array)
-                report.rows.append(Row(source, names[name], array.shape, dtype, dtype, transform, digest))
+                report.rows.append(Row(source, written[name], array.shape, dtype, dtype, transform, digest))
         if check:
             check(path, report)
     return report
@@ -143,7 +146,18 @@ def ordered(found: Renamed) -> Arrays:
     return arrays
 
 
-def _write(dst: str | Path, target: str, found: Renamed, metadata: dict[str, str]) -> dict[str, str]:
+def _naming(target: str, names: str | None) -> Naming:
+    """Whose names the written file has: those of the target's framework, or the chosen ones."""
+    if names is None:
+        return TORCH if target == "darknet" else WRITTEN[target]
+    if target == "darknet":
+        raise PortdetError("a darknet file holds no names", fix="leave --names out")
+    if names not in yolov3.PROGRAMS:
+        raise PortdetError(f"unknown names '{names}'", fix=f"known: {', '.join(yolov3.PROGRAMS)}")
+    return yolov3.PROGRAMS[names]
+
+
+def _write(dst: str | Path, target: str, naming: Naming, found: Renamed, metadata: dict[str, str]) -> dict[str, str]:
     """Write the file; canonical name -> name in it."""
     arrays = found.arrays
     if target == "darknet":
@@ -151,7 +165,7 @@ def _write(dst: str | Path, target: str, found: Renamed, metadata: dict[str, str
         layers = yolov3.layers_of({name: array.shape for name, array in arrays.items()})
         darknet.write(dst, arrays, layers, header)
         return {name: name for name in arrays}
-    out, names = restore(KEPT if found.naming is KEPT else WRITTEN[target], arrays)
+    out, names = restore(KEPT if found.naming is KEPT else naming, arrays)
     WRITERS[target](dst, out, {HEADER: metadata[HEADER]} if HEADER in metadata else None)
     return names
 

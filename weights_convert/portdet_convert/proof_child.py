@@ -59,12 +59,15 @@ def prove(backend_name: str, section: Mapping[str, Any], before: Path, after: Pa
         version = session.facts().get(backend_name, "")
         first = _outputs(session, {**fresh, **given}, images, whole)
         _require_finite(first, before)
+        found = read(after, order(after, None, *sizes))[1]
         if backend.file_format == file_format:
             native, bits = _native(backend, after)
             names = native_names(detector.graph, backend.target)
-            loaded = {name: native[names[name]] for name in given if names[name] in native}
+            if not all(names[name] in native for name in given):  # written in another program's names
+                names = {name: source for name, (source, _) in found.origin.items()}
+            loaded = {name: native[names[name]] for name in given if names.get(name) in native}
         else:
-            loaded, bits = _float32(read(after, order(after, None, *sizes))[1].arrays), {}
+            loaded, bits = _float32(found.arrays), {}
         if missing := [name for name in given if name not in loaded]:
             raise PortdetError(f"{len(missing)} tensors did not come through, first '{missing[0]}'", where=str(after))
         second = _outputs(session, {**fresh, **loaded}, images, whole)

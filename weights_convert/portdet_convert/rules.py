@@ -85,7 +85,8 @@ class Naming:
     """How one program names the tensors of a model. A name may carry one of the `prefixes` of wrapper modules.
 
     A file with a tensor that `refused` fits is another model whose tensors have the same shapes; its reason says what
-    differs. `note` is worth knowing about every other file of these names.
+    differs. `note` is worth knowing about every other file of these names. `written` is the prefix of names in files
+    that portdet writes.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Naming:
     prefixes: tuple[str, ...] = ()
     refused: tuple[Skip, ...] = ()
     note: str = ""
+    written: str = ""
 
     def canonical(self, name: str) -> tuple[str, Transform] | None:
         """Canonical name and transform of the file's tensor `name`; None if no rule fits."""
@@ -207,9 +209,10 @@ def restore(naming: Naming, arrays: Mapping[str, Array]) -> tuple[Arrays, dict[s
     names: dict[str, str] = {}
     for name, array in arrays.items():
         found = naming.source(name)
-        if found is None or found[0] in out:
+        if found is None or naming.written + found[0] in out:
             raise PortdetError(f"'{name}' has no name of its own in {naming.name} names")
-        out[found[0]], names[name] = TRANSFORMS[found[1]](array), found[0]
+        names[name] = naming.written + found[0]
+        out[names[name]] = TRANSFORMS[found[1]](array)
     return out, names
 
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from portdet.errors import PortdetError
 from portdet_convert.files.darknet import Conv
-from portdet_convert.naming import FRAMEWORKS, PADDLE_OPTIMISER, STATE
+from portdet_convert.naming import FRAMEWORKS, MINDSPORE, PADDLE, PADDLE_OPTIMISER, STATE, TORCH
 from portdet_convert.rules import Naming, Rule, Skip, units
 from portdet_convert.ultralytics import MINDYOLO, ULTRALYTICS
 
@@ -152,6 +152,7 @@ MSMODELS = Naming(
         *(Skip(name, "state of the training") for name in STATE),
     ),
     ("yolo_network.feature_map.", "feature_map.", "yolo_network."),
+    written="feature_map.",
 )
 """mindspore-ai/models official/cv/YOLOv3 and LuoJiaNET's Model_Zoo, with and without the training wrapper."""
 
@@ -200,3 +201,5 @@ PPDET = Naming(
 """PaddleDetection's YOLOv3 with the DarkNet backbone."""
 
 NAMINGS = (*FRAMEWORKS, MSMODELS, PPDET, MINDYOLO, ULTRALYTICS)
+PROGRAMS = {"torch": TORCH, "paddle": PADDLE, "mindspore": MINDSPORE, "mindspore-models": MSMODELS, "ppdet": PPDET}
+"""Whose names a file can be written in: the generated models', by framework, or those of a published program."""
