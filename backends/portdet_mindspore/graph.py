@@ -7,8 +7,7 @@ mode, which waits asleep; MindSpore 2.10). So compiled functions are cells in gr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import mindspore as ms
@@ -27,18 +26,14 @@ class Graph(nn.Cell):  # type: ignore[misc]  # mindspore has no types
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as a graph. The process is in graph mode from then on."""
-    ms.set_context(mode=ms.GRAPH_MODE)
-    graph: Callable[..., Any] = Graph(function)
-    return graph
+    """The function as a graph. The process is in graph mode while it runs: elsewhere a cell is called op by op."""
+    graph = Graph(function)
 
+    def run(*inputs: Any) -> Any:
+        ms.set_context(mode=ms.GRAPH_MODE)
+        try:
+            return graph(*inputs)
+        finally:
+            ms.set_context(mode=ms.PYNATIVE_MODE)
 
-@contextmanager
-def eager() -> Iterator[None]:
-    """PyNative for a while: hooks see the tensors of no graph."""
-    mode = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    try:
-        yield
-    finally:
-        ms.set_context(mode=mode)
+    return run

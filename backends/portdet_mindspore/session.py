@@ -18,7 +18,7 @@ from portdet.shadow import HostShadow, Shadow
 from portdet_mindspore.arrays import copy_in, to_numpy, to_tensor
 from portdet_mindspore.device import use_device
 from portdet_mindspore.ema import DeviceShadow
-from portdet_mindspore.graph import compiled, eager
+from portdet_mindspore.graph import compiled
 from portdet_mindspore.step import Trained, make_backward, make_update
 
 
@@ -135,7 +135,7 @@ class MindSporeSession:
 
     def activations(self, images: Array) -> Arrays:
         self.model.set_train(False)
-        with eager(), watched(self.model.cells_and_names(), "register_forward_hook", ms.Tensor, to_numpy) as found:
+        with watched(self.model.cells_and_names(), "register_forward_hook", ms.Tensor, to_numpy) as found:
             self.model(to_tensor(images))
         return found
 
