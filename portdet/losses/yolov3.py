@@ -53,11 +53,12 @@ def level_loss(
     label_smooth: float,
     ignore_threshold: float,
     ignore_all: bool,
+    box_weight: float,
 ) -> Any:
     """The terms xy, wh, objectness, class of one level (4,): sums over the batch, over the batch size.
 
-    Box terms weigh 2 - w * h (shares of the image). A cell without a box counts as background unless its prediction
-    overlaps a box of this level (ignore_all: any box) by ignore_threshold or more.
+    Box terms weigh box_weight * (2 - w * h) (shares of the image). A cell without a box counts as background unless its
+    prediction overlaps a box of this level (ignore_all: any box) by ignore_threshold or more.
     """
     raw = rows(head, classes + 5)
     flat = ops.reshape(raw, shape=(raw.shape[0], -1, classes + 5))
@@ -66,6 +67,8 @@ def level_loss(
     truth = ops.cast(place, dtype="float")
     hit = ops.cast(winner, dtype="float")[:, :, None]
     weight = hit * (2.0 - truth[..., 2:3] * truth[..., 3:4])
+    if box_weight != 1:
+        weight = weight * box_weight
     error = log_size - picked[..., 2:4]
     xy = ops.bce_with_logits(picked[..., 0:2], offset) * weight
     wh = error * error * weight * 0.5

@@ -7,6 +7,7 @@ images divided by 255. A profile is a set of defaults; every field may be set al
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -17,7 +18,7 @@ from portdet.config import Config as RunConfig
 from portdet.config import Section
 from portdet.losses.yolov3 import level_loss, level_predictions
 from portdet.models.backbones.darknet import DarkNet
-from portdet.models.layers import ConvNorm, Padding
+from portdet.models.layers import ConvNorm, Padding, Variance
 from portdet.postprocess import yolov3
 from portdet.postprocess.detections import Detections
 from portdet.session import Array
@@ -62,9 +63,11 @@ class Config(Section):
     padding: Padding = "same"
     backbone_momentum: float = Field(0.9, gt=0, le=1, description="batch norm: weight of the new value")
     momentum: float = Field(0.1, gt=0, le=1, description="the same for neck and head")
+    norm_variance: Variance = Field("biased", description="that normalises in training; unbiased in darknet on CPU")
     round_centres: bool = True
     ignore_threshold: float = Field(0.7, description="0.7 in mindspore-ai/models and darknet, 0.1 in LuoJiaNET")
     ignore_boxes: Literal["level", "all"] = Field("level", description="boxes that spare background: of the level, all")
+    box_weight: float = Field(1.0, gt=0, description="factor on the terms xy and wh; AlexeyAB's iou_normalizer 0.75")
     label_smooth: float = Field(0.0, ge=0, lt=1, description="0.1 where the original's label_smooth is on")
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -85,14 +88,14 @@ class Config(Section):
 class YoloBlock(Module):
     """Five convolutions to the route, a sixth and a plain 1x1 to the output; returns (route, output)."""
 
-    def __init__(self, cin: int, channels: int, outputs: int, momentum: float) -> None:
-        wide = 2 * channels
-        self.conv0 = ConvNorm(cin, channels, 1, momentum=momentum)
-        self.conv1 = ConvNorm(channels, wide, 3, momentum=momentum)
-        self.conv2 = ConvNorm(wide, channels, 1, momentum=momentum)
-        self.conv3 = ConvNorm(channels, wide, 3, momentum=momentum)
-        self.conv4 = ConvNorm(wide, channels, 1, momentum=momentum)
-        self.conv5 = ConvNorm(channels, wide, 3, momentum=momentum)
+    def __init__(self, cin: int, channels: int, outputs: int, momentum: float, variance: Variance) -> None:
+        wide, conv = 2 * channels, partial(ConvNorm, momentum=momentum, variance=variance)
+        self.conv0 = conv(cin, channels, 1)
+        self.conv1 = conv(channels, wide, 3)
+        self.conv2 = conv(wide, channels, 1)
+        self.conv3 = conv(channels, wide, 3)
+        self.conv4 = conv(wide, channels, 1)
+        self.conv5 = conv(channels, wide, 3)
         self.conv6 = Conv2d(wide, outputs, 1, bias=True)
 
     def forward(self, x: Any) -> tuple[Any, Any]:
@@ -108,12 +111,14 @@ class YOLOv3(Module):
         c = config.channels
         outputs = 3 * (config.classes + 5)
         self.settings = config
-        self.backbone = DarkNet(c, config.depths, config.activation, config.padding, config.backbone_momentum)
-        self.backblock0 = YoloBlock(c[5], c[4], outputs, config.momentum)
-        self.conv1 = ConvNorm(c[4], c[4] // 2, 1, momentum=config.momentum)
-        self.backblock1 = YoloBlock(c[4] // 2 + c[4], c[3], outputs, config.momentum)
-        self.conv2 = ConvNorm(c[3], c[3] // 2, 1, momentum=config.momentum)
-        self.backblock2 = YoloBlock(c[3] // 2 + c[3], c[2], outputs, config.momentum)
+        momentum, variance = config.momentum, config.norm_variance
+        conv = partial(ConvNorm, momentum=momentum, variance=variance)
+        self.backbone = DarkNet(c, config.depths, config.activation, config.padding, config.backbone_momentum, variance)
+        self.backblock0 = YoloBlock(c[5], c[4], outputs, momentum, variance)
+        self.conv1 = conv(c[4], c[4] // 2, 1)
+        self.backblock1 = YoloBlock(c[4] // 2 + c[4], c[3], outputs, momentum, variance)
+        self.conv2 = conv(c[3], c[3] // 2, 1)
+        self.backblock2 = YoloBlock(c[3] // 2 + c[3], c[2], outputs, momentum, variance)
 
     @method
     def heads(self, images: Any) -> tuple[Any, Any, Any]:
@@ -138,7 +143,7 @@ class YOLOv3(Module):
             level = level_loss(
                 head, images, place, log_size, best, labels, valid,
                 first, s.anchors[first : first + 3], s.classes, s.label_smooth,
-                s.ignore_threshold, s.ignore_boxes == "all",
+                s.ignore_threshold, s.ignore_boxes == "all", s.box_weight,
             )  # fmt: skip
             levels.append(level)
         big, medium, small = levels

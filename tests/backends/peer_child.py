@@ -22,7 +22,9 @@ def main() -> None:
     weights = {name.removeprefix("w/"): given[name] for name in given if name.startswith("w/")}
     detector = load_model(json.loads(str(given["model"])), imgsz=128, max_boxes=given["boxes"].shape[1])
     trained = tuple(name for name, info in detector.graph.weights().items() if info.trainable)
-    recipe = Recipe((Group(trained, 0.0),), momentum=0.0)
+    kernels = tuple(name for name in trained if weights[name].ndim == 4)
+    rest = tuple(name for name in trained if weights[name].ndim != 4)
+    recipe = Recipe((Group(kernels, float(given.get("decay", 0.0))), Group(rest, 0.0)), momentum=0.0)
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(detector, backend, recipe, Options(mode=mode, threads=1), Path(folder))
         session.load_weights(weights)

@@ -167,7 +167,8 @@ def darknet_weights(detector: Detector, file: Path) -> dict[str, Array]:
 @pytest.fixture(scope="module")
 def thin() -> Detector:
     """All widths over 8; darknet's own heads keep 255 outputs."""
-    return load_model({"name": "yolov3", "profile": "darknet", "width": 0.125}, imgsz=128, max_boxes=3)
+    section = {"name": "yolov3", "profile": "darknet", "width": 0.125, "box_weight": 0.75}
+    return load_model(section, imgsz=128, max_boxes=3)
 
 
 def test_darknet_layers(thin: Detector, oracles: Path) -> None:
@@ -195,8 +196,8 @@ def test_darknet_layers(thin: Detector, oracles: Path) -> None:
 
 
 def test_darknet_deltas(thin: Detector, oracles: Path) -> None:
-    """darknet writes -gradient of each logit. Its box terms carry iou_normalizer 0.75; its ignore rule also asks for a
-    class probability above 0.25, so background that we spare is left out."""
+    """darknet writes -gradient of each logit. Its box terms carry iou_normalizer 0.75. Its ignore rule also asks for a
+    class probability above 0.25, which decides nothing here."""
     bundle = np.load(oracles / "darknet_yolov3_thin8" / "train.npz")
     raw = {}
     for number in (82, 94, 106):
@@ -227,17 +228,12 @@ def test_darknet_deltas(thin: Detector, oracles: Path) -> None:
         classes = [5, 40, 5 + int(np.argmax(delta[image, anchor, 5:, row, column]))]
         for channel in (0, 1, 2, 3, 4, *classes):
             place = image, anchor, channel, row, column
-            weight = 0.75 if channel < 4 else 1.0
-            assert slope(view, place) * weight == pytest.approx(delta[place], rel=2e-4, abs=2e-5), place
+            assert slope(view, place) == pytest.approx(delta[place], rel=2e-4, abs=2e-5), place
     quiet = np.argwhere(np.abs(delta[:, :, 0:4]).sum(2) == 0)
-    same = 0
-    for image, anchor, row, column in quiet[:: len(quiet) // 40]:
+    strength = [abs(delta[image, anchor, 4, row, column]) for image, anchor, row, column in quiet]
+    for image, anchor, row, column in quiet[np.argsort(strength)[::-1][:80]]:
         place = image, anchor, 4, row, column
-        ours = slope(view, place)
-        if ours != 0:
-            assert ours == pytest.approx(delta[place], rel=2e-4, abs=2e-6)
-            same += 1
-    assert same > 30
+        assert slope(view, place) == pytest.approx(delta[place], rel=2e-4, abs=2e-6), place
     del spec.heads
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from portdet.models.layers import Activation, ConvNorm, Padding
+from portdet.models.layers import Activation, ConvNorm, Padding, Variance
 from portdet.spec import Module, Sequential
 
 
 class Residual(Module):
     """1x1 to half the channels, 3x3 back, plus the input; no activation after the sum."""
 
-    def __init__(self, channels: int, activation: Activation, momentum: float) -> None:
-        self.conv1 = ConvNorm(channels, channels // 2, 1, activation=activation, momentum=momentum)
-        self.conv2 = ConvNorm(channels // 2, channels, 3, activation=activation, momentum=momentum)
+    def __init__(self, channels: int, activation: Activation, momentum: float, variance: Variance = "biased") -> None:
+        conv = partial(ConvNorm, activation=activation, momentum=momentum, variance=variance)
+        self.conv1 = conv(channels, channels // 2, 1)
+        self.conv2 = conv(channels // 2, channels, 3)
 
     def forward(self, x: Any) -> Any:
         return self.conv2(self.conv1(x)) + x
@@ -32,12 +34,13 @@ class DarkNet(Module):
         activation: Activation = "leaky_relu",
         padding: Padding = "symmetric",
         momentum: float = 0.1,
+        variance: Variance = "biased",
     ) -> None:
-        self.conv0 = ConvNorm(3, channels[0], 3, 1, activation, padding, momentum)
+        self.conv0 = ConvNorm(3, channels[0], 3, 1, activation, padding, momentum, variance)
         for stage, depth in enumerate(depths, start=1):
-            down = ConvNorm(channels[stage - 1], channels[stage], 3, 2, activation, padding, momentum)
+            down = ConvNorm(channels[stage - 1], channels[stage], 3, 2, activation, padding, momentum, variance)
             setattr(self, f"conv{stage}", down)
-            blocks: list[Module] = [Residual(channels[stage], activation, momentum) for _ in range(depth)]
+            blocks: list[Module] = [Residual(channels[stage], activation, momentum, variance) for _ in range(depth)]
             setattr(self, f"layer{stage}", Sequential(blocks))
 
     def forward(self, images: Any) -> tuple[Any, Any, Any]:

@@ -110,7 +110,7 @@ def level_predictions(head, images, anchors):  # yolov3.py:33
     )
 
 
-class ConvNormRelu(nn.Cell):  # layers.py:25, 16 instances
+class ConvNormRelu(nn.Cell):  # layers.py:28, 16 instances
     def __init__(self, cin, cout, kernel, stride, pads):
         super().__init__()
         self.conv = nn.Conv2d(cin, cout, kernel, stride=stride, pad_mode='pad', padding=pads, has_bias=False)
@@ -120,7 +120,7 @@ class ConvNormRelu(nn.Cell):  # layers.py:25, 16 instances
         return ops.relu(self.norm(self.conv(x)))
 
 
-class ConvNormLeakyRelu(nn.Cell):  # layers.py:25, 20 instances
+class ConvNormLeakyRelu(nn.Cell):  # layers.py:28, 20 instances
     def __init__(self, cin, cout, kernel):
         super().__init__()
         self.conv = nn.Conv2d(
@@ -132,7 +132,7 @@ class ConvNormLeakyRelu(nn.Cell):  # layers.py:25, 20 instances
         return ops.leaky_relu(self.norm(self.conv(x)), 0.1)
 
 
-class Residual(nn.Cell):  # darknet.py:11, 5 instances
+class Residual(nn.Cell):  # darknet.py:12, 5 instances
     def __init__(self, channels):
         super().__init__()
         self.conv1 = ConvNormRelu(cin=channels, cout=channels // 2, kernel=1, stride=1, pads=0)
@@ -142,7 +142,7 @@ class Residual(nn.Cell):  # darknet.py:11, 5 instances
         return self.conv2(self.conv1(x)) + x
 
 
-class DarkNet(nn.Cell):  # darknet.py:22, 1 instance
+class DarkNet(nn.Cell):  # darknet.py:24, 1 instance
     def __init__(self):
         super().__init__()
         self.conv0 = ConvNormRelu(cin=3, cout=4, kernel=3, stride=1, pads=1)
@@ -165,7 +165,7 @@ class DarkNet(nn.Cell):  # darknet.py:22, 1 instance
         return stride8, stride16, stride32
 
 
-class YoloBlock(nn.Cell):  # yolov3.py:85, 3 instances
+class YoloBlock(nn.Cell):  # yolov3.py:88, 3 instances
     def __init__(self, cin, channels):
         super().__init__()
         self.conv0 = ConvNormLeakyRelu(cin=cin, cout=channels, kernel=1)
@@ -182,7 +182,7 @@ class YoloBlock(nn.Cell):  # yolov3.py:85, 3 instances
         return route, output
 
 
-class YOLOv3(nn.Cell):  # yolov3.py:104, 1 instance
+class YOLOv3(nn.Cell):  # yolov3.py:107, 1 instance
     def __init__(self):
         super().__init__()
         self.backbone = DarkNet()

@@ -121,7 +121,7 @@ def level_predictions(head, images, anchors):  # yolov3.py:33
     )
 
 
-class ConvNormRelu(nn.Layer):  # layers.py:25, 16 instances
+class ConvNormRelu(nn.Layer):  # layers.py:28, 16 instances
     def __init__(self, cin, cout, kernel, stride, pads):
         super().__init__()
         self.conv = nn.Conv2D(cin, cout, kernel, stride=stride, padding=pads, bias_attr=False)
@@ -131,7 +131,7 @@ class ConvNormRelu(nn.Layer):  # layers.py:25, 16 instances
         return F.relu(self.norm(self.conv(x)))
 
 
-class ConvNormLeakyRelu(nn.Layer):  # layers.py:25, 20 instances
+class ConvNormLeakyRelu(nn.Layer):  # layers.py:28, 20 instances
     def __init__(self, cin, cout, kernel):
         super().__init__()
         self.conv = nn.Conv2D(cin, cout, kernel, stride=1, padding=kernel // 2, bias_attr=False)
@@ -141,7 +141,7 @@ class ConvNormLeakyRelu(nn.Layer):  # layers.py:25, 20 instances
         return F.leaky_relu(self.norm(self.conv(x)), 0.1)
 
 
-class Residual(nn.Layer):  # darknet.py:11, 5 instances
+class Residual(nn.Layer):  # darknet.py:12, 5 instances
     def __init__(self, channels):
         super().__init__()
         self.conv1 = ConvNormRelu(cin=channels, cout=channels // 2, kernel=1, stride=1, pads=0)
@@ -151,7 +151,7 @@ class Residual(nn.Layer):  # darknet.py:11, 5 instances
         return self.conv2(self.conv1(x)) + x
 
 
-class DarkNet(nn.Layer):  # darknet.py:22, 1 instance
+class DarkNet(nn.Layer):  # darknet.py:24, 1 instance
     def __init__(self):
         super().__init__()
         self.conv0 = ConvNormRelu(cin=3, cout=4, kernel=3, stride=1, pads=1)
@@ -174,7 +174,7 @@ class DarkNet(nn.Layer):  # darknet.py:22, 1 instance
         return stride8, stride16, stride32
 
 
-class YoloBlock(nn.Layer):  # yolov3.py:85, 3 instances
+class YoloBlock(nn.Layer):  # yolov3.py:88, 3 instances
     def __init__(self, cin, channels):
         super().__init__()
         self.conv0 = ConvNormLeakyRelu(cin=cin, cout=channels, kernel=1)
@@ -191,7 +191,7 @@ class YoloBlock(nn.Layer):  # yolov3.py:85, 3 instances
         return route, output
 
 
-class YOLOv3(nn.Layer):  # yolov3.py:104, 1 instance
+class YOLOv3(nn.Layer):  # yolov3.py:107, 1 instance
     def __init__(self):
         super().__init__()
         self.backbone = DarkNet()

@@ -110,7 +110,7 @@ def level_predictions(head, images, anchors):  # yolov3.py:33
     )
 
 
-class ConvNormReluStride1(nn.Module):  # layers.py:25, 11 instances
+class ConvNormReluStride1(nn.Module):  # layers.py:28, 11 instances
     def __init__(self, cin, cout, kernel):
         super().__init__()
         self.conv = nn.Conv2d(cin, cout, kernel, stride=1, padding=kernel // 2, bias=False)
@@ -120,7 +120,7 @@ class ConvNormReluStride1(nn.Module):  # layers.py:25, 11 instances
         return F.relu(self.norm(self.conv(x)))
 
 
-class ConvNormReluStride2(nn.Module):  # layers.py:25, 5 instances
+class ConvNormReluStride2(nn.Module):  # layers.py:28, 5 instances
     def __init__(self, cin, cout):
         super().__init__()
         self.conv = nn.Conv2d(cin, cout, 3, stride=2, padding=0, bias=False)
@@ -130,7 +130,7 @@ class ConvNormReluStride2(nn.Module):  # layers.py:25, 5 instances
         return F.relu(self.norm(self.conv(F.pad(x, (0, 1, 0, 1)))))
 
 
-class ConvNormLeakyReluStride1(nn.Module):  # layers.py:25, 20 instances
+class ConvNormLeakyReluStride1(nn.Module):  # layers.py:28, 20 instances
     def __init__(self, cin, cout, kernel):
         super().__init__()
         self.conv = nn.Conv2d(cin, cout, kernel, stride=1, padding=kernel // 2, bias=False)
@@ -140,7 +140,7 @@ class ConvNormLeakyReluStride1(nn.Module):  # layers.py:25, 20 instances
         return F.leaky_relu(self.norm(self.conv(x)), 0.1)
 
 
-class Residual(nn.Module):  # darknet.py:11, 5 instances
+class Residual(nn.Module):  # darknet.py:12, 5 instances
     def __init__(self, channels):
         super().__init__()
         self.conv1 = ConvNormReluStride1(cin=channels, cout=channels // 2, kernel=1)
@@ -150,7 +150,7 @@ class Residual(nn.Module):  # darknet.py:11, 5 instances
         return self.conv2(self.conv1(x)) + x
 
 
-class DarkNet(nn.Module):  # darknet.py:22, 1 instance
+class DarkNet(nn.Module):  # darknet.py:24, 1 instance
     def __init__(self):
         super().__init__()
         self.conv0 = ConvNormReluStride1(cin=3, cout=4, kernel=3)
@@ -173,7 +173,7 @@ class DarkNet(nn.Module):  # darknet.py:22, 1 instance
         return stride8, stride16, stride32
 
 
-class YoloBlock(nn.Module):  # yolov3.py:85, 3 instances
+class YoloBlock(nn.Module):  # yolov3.py:88, 3 instances
     def __init__(self, cin, channels):
         super().__init__()
         self.conv0 = ConvNormLeakyReluStride1(cin=cin, cout=channels, kernel=1)
@@ -190,7 +190,7 @@ class YoloBlock(nn.Module):  # yolov3.py:85, 3 instances
         return route, output
 
 
-class YOLOv3(nn.Module):  # yolov3.py:104, 1 instance
+class YOLOv3(nn.Module):  # yolov3.py:107, 1 instance
     def __init__(self):
         super().__init__()
         self.backbone = DarkNet()
