@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from portdet import ops
 from portdet.backends import open_session
 from portdet.models import load_model
+from portdet.models.backbones.darknet import DarkNet, Residual
+from portdet.models.yolov3 import YoloBlock
 from portdet.session import Batch, Group, Options, Recipe, StepValues
 
 
@@ -20,6 +23,8 @@ def main() -> None:
     with np.load(source) as stored:
         given = dict(stored)
     weights = {name.removeprefix("w/"): given[name] for name in given if name.startswith("w/")}
+    if "one_way" in given:
+        cut_side_ways()
     detector = load_model(json.loads(str(given["model"])), imgsz=128, max_boxes=given["boxes"].shape[1])
     trained = tuple(name for name, info in detector.graph.weights().items() if info.trainable)
     kernels = tuple(name for name in trained if weights[name].ndim == 4)
@@ -44,6 +49,24 @@ def main() -> None:
         again = session.train_step(batch, StepValues(lr=0.0))
         out["loss_after"] = np.float64(again.losses["loss"])
     np.savez(target, **out)
+
+
+def cut_side_ways() -> None:
+    """Gradients along the convolutions alone, not through the sums and joins beside them."""
+    backbone, block = DarkNet.forward, YoloBlock.forward
+
+    def only_last(self: Any, images: Any) -> Any:
+        *stages, last = backbone(self, images)
+        return (*map(ops.stop_gradient, stages), last)
+
+    def only_output(self: Any, x: Any) -> Any:
+        route, output = block(self, x)
+        return ops.stop_gradient(route), output
+
+    def no_identity(self: Any, x: Any) -> Any:
+        return self.conv2(self.conv1(x)) + ops.stop_gradient(x)
+
+    Residual.forward, DarkNet.forward, YoloBlock.forward = no_identity, only_last, only_output  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ darknet sums updates (-gradients) over the batch of 2, and adds lr / 2 of them, 
 of the mean. Its CPU code normalises by the unbiased variance, and weighs boxes by iou_normalizer 0.75: two named fields
 of the spec. It never updates the bias of a normalised convolution (a test says so).
 
-Compared are the statistics of all stored layers, the gradients of the outputs and of the convolutions below them, and
-their weights after the step. Further down darknet's stored updates fade, by 50 at layer 73 and 10^7 at layer 0, for a
-reason not found; they are left out (test_alignment holds ours to float64).
+Its CPU code sets a layer's gradient to zero before it adds what comes back through the next convolution (col2im in
+AlexeyAB's fork): what came from a sum or a join before is lost, and gradients flow along the convolutions alone. The
+child cuts ours in the same places; uncut, they differ 50 times at layer 73 and 10^7 times at layer 0, where gradients
+have faded so far that float32 leaves two digits of them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ LAYERS = {
     104: "backblock2.conv5", 105: "backblock2.conv6",
 }  # fmt: skip
 """darknet's layers whose update the bundle holds."""
-HEADS = (80, 81, 92, 93, 104, 105)
+FADED = (0, 1, 2)
 
 
 def given(oracles: Path, **fields: Any) -> Arrays:
@@ -50,6 +51,7 @@ def given(oracles: Path, **fields: Any) -> Arrays:
         "valid": truth[..., 2] > 0,
         "lr": np.array(0.001),
         "decay": np.array(0.0005),
+        "one_way": np.array(True),
     }
 
 
@@ -70,10 +72,11 @@ def differences(found: Arrays, oracles: Path) -> dict[str, float]:
             for letter, leaf in (("rmean", "running_mean"), ("rvar", "running_var")):
                 name = f"{layer}.norm.{leaf}"
                 out[f"after {name}"] = distance(found[f"after/{name}"], want[f"{letter}.{number}"]) / 2e-5
-        for letter, name in names(number).items() if number in HEADS else ():
+        for letter, name in names(number).items():
             if f"grad/{name}" in found:
                 gradient = found[f"grad/{name}"].ravel() * -2
-                out[f"grad {name}"] = distance(gradient, want[f"{letter}upd.{number}"]) / 1e-3
+                bound = 0.15 if number in FADED else 1e-3
+                out[f"grad {name}"] = distance(gradient, want[f"{letter}upd.{number}"]) / bound
             out[f"after {name}"] = distance(found[f"after/{name}"].ravel(), want[f"{letter}new.{number}"]) / 1e-5
     return out
 
@@ -93,10 +96,10 @@ def stepped(oracles: Path, backend: str, mode: str, **fields: Any) -> dict[str, 
     ],
 )
 def test_a_step_is_darknets(oracles: Path, backend: str, mode: str) -> None:
-    """Measured on torch: statistics 1e-5, gradients 3.5e-4, weights 3e-6 of the largest value."""
+    """Measured on torch: statistics 1e-5, gradients 7e-4 (faded ones 0.07), weights 3e-6 of the largest value."""
     require(backend)
     found = stepped(oracles, backend, mode)
-    assert len(found) == (26 if mode == "compiled" else 38)
+    assert len(found) == (34 if mode == "compiled" else 54)
     assert {name: ratio for name, ratio in found.items() if not ratio <= 1} == {}
 
 
@@ -104,6 +107,14 @@ def test_a_step_is_darknets(oracles: Path, backend: str, mode: str) -> None:
 def test_each_field_counts(oracles: Path, field: dict[str, Any]) -> None:
     require("torch")
     assert max(stepped(oracles, "torch", "eager", **field).values()) > 2
+
+
+def test_the_gradient_is_cut(oracles: Path) -> None:
+    require("torch")
+    inputs = {name: array for name, array in given(oracles).items() if name != "one_way"}
+    found = differences(run_child("peer_child.py", "torch", "eager", inputs=inputs), oracles)
+    assert found["grad backbone.conv0.conv.weight"] > 1e5
+    assert found["grad backbone.layer5.3.conv2.conv.weight"] > 1e3
 
 
 def test_darknet_leaves_the_bias_of_a_norm(oracles: Path) -> None:
