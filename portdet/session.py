@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from portdet.errors import PortdetError
 from portdet.lower.target import Target
+from portdet.ranks import ALONE, Place
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -108,12 +109,16 @@ class Options:
 
     device: 'cpu', 'cuda', 'cuda:1', 'npu:0', 'Ascend'; one that is absent is an error. mode: 'eager' or 'compiled'.
     threads: of the framework; 0: all cores. precision 'float64' is for checks, where a backend offers it.
+    place: with world > 1 the session joins the framework's process group. sync_bn: batch norm's statistics are then
+    those of the global batch, otherwise each rank has its own and rank 0's are kept.
     """
 
     device: str = "cpu"
     mode: str = "eager"
     threads: int = 0
     precision: str = "float32"
+    place: Place = ALONE
+    sync_bn: bool = True
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from portdet.backends import check_weights, import_source, split_state, watched
 from portdet.errors import PortdetError
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
 from portdet_torch.device import find_device
+from portdet_torch.heap import keep_freed_memory
 
 
 class TorchSession:
@@ -33,7 +34,9 @@ class TorchSession:
         # TF32 keeps 10 bits of the mantissa: it would hide every difference that alignment looks for
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
-        if self.torch_device.type != "cpu":  # CPU kernels are deterministic as they are
+        if self.torch_device.type == "cpu":
+            keep_freed_memory()
+        else:  # CPU kernels are deterministic as they are
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.utils.deterministic.fill_uninitialized_memory = False  # else every new tensor is written twice
         self.dtype = torch.float64 if options.precision == "float64" else torch.float32

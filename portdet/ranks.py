@@ -1,0 +1,59 @@
+"""One process among several that train together: its place, and how a framework's own launcher starts them all.
+
+Each rank trains on its share of the global batch; the session exchanges gradients, losses and the statistics of batch
+norm, so that N ranks take the step that one process takes on the whole batch. Rank 0 alone writes files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from portdet.errors import PortdetError
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process: `rank` of `world`, and its number on its own machine, which chooses its device."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank writes the files and talks to the person."""
+        return self.rank == 0
+
+
+ALONE = Place()
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """A framework's launcher: torchrun, paddle.distributed.launch, msrun.
+
+    rank, world, local: the environment variables in which each process finds its place; `world` is set by the launcher
+    alone. command(devices, logs, script): the command that runs `python *script` `devices` times on this machine; what
+    the ranks print that does not come through goes to files below `logs`.
+    """
+
+    name: str
+    rank: str
+    world: str
+    local: str
+    command: Callable[[int, Path, list[str]], list[str]]
+
+    def place(self, environment: Mapping[str, str] | None = None) -> Place:
+        """Where this process stands; `ALONE` without the launcher."""
+        env = os.environ if environment is None else environment
+        if self.world not in env or self.rank not in env:
+            return ALONE
+        try:
+            place = Place(int(env[self.rank]), int(env[self.world]), int(env.get(self.local, env[self.rank])))
+        except ValueError:
+            values = {name: env.get(name) for name in (self.rank, self.world, self.local)}
+            raise PortdetError(f"{self.name} left {values}: not numbers") from None
+        return place if place.world > 1 else ALONE
