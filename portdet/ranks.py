@@ -7,6 +7,7 @@ norm, so that N ranks take the step that one process takes on the whole batch. R
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,3 +58,10 @@ class Launcher:
             values = {name: env.get(name) for name in (self.rank, self.world, self.local)}
             raise PortdetError(f"{self.name} left {values}: not numbers") from None
         return place if place.world > 1 else ALONE
+
+
+def free_port() -> int:
+    """A TCP port that nobody on this machine listens on now, for the ranks to meet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from portdet.errors import PortdetError
 from portdet.lower.target import Target
-from portdet.ranks import ALONE, Place
+from portdet.ranks import ALONE, Launcher, Place
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -169,6 +169,12 @@ class Session(Protocol):
     def facts(self) -> dict[str, str]:
         """Framework version, device really used, mode, kernels: for the log and the exact gates."""
 
+    def gather(self, value: Any) -> list[Any]:
+        """`value`, small and picklable, of every rank, in rank order, on every rank; alone: [value].
+
+        Every rank must call it, as often as the others.
+        """
+
     def close(self) -> None:
         """Free device memory; leave process groups."""
 
@@ -181,6 +187,7 @@ class Backend(Protocol):
     default_mode: str  # what "default" means: 'eager' or 'compiled'
     file_format: str  # the framework's own, as `portdet convert --to` names it
     loader: str  # the framework's function behind `load_file`
+    launcher: Launcher  # starts N processes of one training
 
     def open_session(
         self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options

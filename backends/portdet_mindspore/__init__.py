@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from portdet.session import Arrays, Check, Options, Recipe, Session
+from portdet_mindspore.launch import LAUNCHER
 from portdet_mindspore.target import TARGET
 
 
@@ -17,6 +18,7 @@ class MindSporeBackend:
     default_mode = "compiled"
     file_format = "ckpt"
     loader = "mindspore.load_checkpoint"
+    launcher = LAUNCHER
 
     def open_session(
         self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options

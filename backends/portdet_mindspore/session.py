@@ -149,6 +149,9 @@ class MindSporeSession:
             "dtype": "float32",
         }
 
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
     def close(self) -> None:
         self.live, self.trained, self.updates, self.shadow = {}, {}, {}, None
         self.model = self.backward = self.predictor = None

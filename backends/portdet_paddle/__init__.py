@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from portdet.session import Arrays, Check, Options, Recipe, Session
+from portdet_paddle.launch import LAUNCHER
 from portdet_paddle.target import TARGET
 
 
@@ -18,6 +19,7 @@ class PaddleBackend:
     default_mode = "eager"
     file_format = "pdparams"
     loader = "paddle.load"
+    launcher = LAUNCHER
 
     def open_session(
         self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options

@@ -174,6 +174,9 @@ class PaddleSession:
             facts["gpu"] = paddle.device.cuda.get_device_name(self.device)
         return facts
 
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
     def close(self) -> None:
         self.live, self.trained, self.velocity, self.shadow = {}, {}, {}, None
         self.model = self.run = None

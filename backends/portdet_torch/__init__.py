@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from portdet.session import Arrays, Check, Options, Recipe, Session
+from portdet_torch.launch import LAUNCHER
 from portdet_torch.target import TARGET
 
 
@@ -18,6 +19,7 @@ class TorchBackend:
     default_mode = "eager"
     file_format = "pth"
     loader = "torch.load"
+    launcher = LAUNCHER
 
     def open_session(
         self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options

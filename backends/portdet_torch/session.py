@@ -181,6 +181,9 @@ class TorchSession:
             facts["gpu"] = torch.cuda.get_device_name(self.torch_device)
         return facts
 
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
     def close(self) -> None:
         self.live, self.trained, self.shadow = {}, {}, None
         self.model = self.run = self.optimizer = None

@@ -85,6 +85,9 @@ class FakeSession:
     def facts(self) -> dict[str, str]:
         return {}
 
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
     def close(self) -> None:
         pass
 

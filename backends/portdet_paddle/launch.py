@@ -1,0 +1,23 @@
+"""paddle.distributed.launch: N processes of one training on this machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from portdet.ranks import Launcher
+
+
+def command(devices: int, logs: Path, script: list[str]) -> list[str]:
+    """See `Launcher`. Rank 0's output comes through, all of it goes to logs/workerlog.N."""
+    run = [sys.executable, "-m", "paddle.distributed.launch", f"--nproc_per_node={devices}", f"--log_dir={logs}"]
+    return [*run, *script]
+
+
+LAUNCHER = Launcher(
+    "paddle.distributed.launch",
+    rank="PADDLE_TRAINER_ID",
+    world="PADDLE_TRAINERS_NUM",
+    local="PADDLE_LOCAL_RANK",
+    command=command,
+)
