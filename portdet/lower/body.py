@@ -22,7 +22,7 @@ CallText = Callable[[Call, list[str], Holes], str]
 class Body:
     """Writes one function for one target. `calls` gives the text of a call, which the caller knows how to group.
 
-    native: what writes the statements instead, from the static values `config`.
+    layer: whether a call is that of a leaf layer. native: what writes the statements instead, from the static values `config`.
     """
 
     def __init__(
@@ -30,11 +30,12 @@ class Body:
         function: Function,
         target: Target,
         calls: CallText,
+        layer: Callable[[Call], bool],
         taken: frozenset[str],
         native: Native | None = None,
         config: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self.function, self.target, self.calls = function, target, calls
+        self.function, self.target, self.calls, self.layer = function, target, calls, layer
         self.holes = Holes()
         self.names: dict[Value, str] = {}
         self.inline: dict[Value, Node] = {}
@@ -147,6 +148,11 @@ class Body:
         left, right = (self._size(arg) for arg in size.args)
         return f"{bracket(*left, level)} {size.kind} {bracket(*right, level + 1)}", level
 
+    def _spare(self, arg: Any) -> bool:
+        """Whether it is written in place of a name and comes from a sum or a leaf layer: their gradients need inputs."""
+        node = self.inline.get(arg) if isinstance(arg, Value) else None
+        return node is not None and (node.op == "add" if node.call is None else self.layer(node.call))
+
     def _node(self, node: Node) -> tuple[str, int]:
         texts = [self._arg(arg) for arg in node.args]
         if node.call is not None:
@@ -160,7 +166,7 @@ class Body:
             text, binds = texts[0]
             return f"-{bracket(text, binds, UNARY)}", UNARY
         attrs = Attrs(node.attrs, self.holes, lambda size: self._size(size)[0])
-        args = Args(texts, attrs)
+        args = Args(texts, attrs, self._spare(node.args[0]) if node.args else False)
         if node.op == "getitem" and "getitem" not in self.target.ops:
             return args.tight(0) + index_text(node.attrs["index"]), ATOM
         template = self.target.ops.get(node.op)

@@ -53,7 +53,9 @@ class _Emitter:
 
     # ------------------------------------------------------------------ functions
     def _function(self, instances: list[Function]) -> list[str]:
-        texts = [Text(bodies=[("", "", Body(f, self.target, self._call, self.taken))]) for f in instances]
+        texts = [
+            Text(bodies=[("", "", Body(f, self.target, self._call, lambda _: False, self.taken))]) for f in instances
+        ]
         groups = self._group(texts, instances, lambda f: f.name, lambda f: f.config, self.function_group)
         out = []
         for group, members in groups:
@@ -100,6 +102,7 @@ class _Emitter:
                     function,
                     self.target,
                     lambda c, a, h: self._call(c, a, h, module),
+                    lambda call: call.kind == "child" and module.children[call.name].leaf,
                     self.taken,
                     self.target.native(module) if name == "forward" else None,
                     module.config,

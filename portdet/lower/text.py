@@ -58,10 +58,14 @@ class Attrs:
 
 @dataclass(frozen=True)
 class Args:
-    """The arguments of an op's text: `a[0]` may be used between commas, `a.tight(0)` before a dot or bracket."""
+    """The arguments of an op's text: `a[0]` may be used between commas, `a.tight(0)` before a dot or bracket.
+
+    spare: the first argument is a tensor of its own, that nothing else reads, not even a gradient: it may be overwritten.
+    """
 
     texts: Sequence[Any]  # (text, precedence), or a list of them for a tuple argument
     attrs: Attrs
+    spare: bool = False
 
     def __getitem__(self, index: int) -> str:
         item = self.texts[index]

@@ -200,3 +200,37 @@ def test_wrapped_lines_are_the_same_code(width: int) -> None:
 
     line = "value = first(one, two(three, four), [five, six], key=(seven, eight)) + second(nine, ten)[..., 0:2]"
     assert ast.dump(ast.parse("\n".join(wrap(line, 0, width)))) == ast.dump(ast.parse(line))
+
+
+class Activations(Module):
+    """relu of a layer's own tensor, of a sum, of one that is read again, of an op, and of another module's output."""
+
+    def __init__(self) -> None:
+        self.first, self.second, self.third = (Conv2d(3, 3, 1) for _ in range(3))
+        self.unit = Unit(3, 3, "sigmoid")
+
+    def forward(self, x: Any) -> Any:
+        a = ops.relu(self.first(x))
+        b = ops.relu(self.second(a) + a)
+        c = self.third(b)
+        return ops.relu(c) * c + ops.relu(ops.sigmoid(b)) + ops.relu(self.unit(b))
+
+
+class ActivationsNet(Module):
+    def __init__(self) -> None:
+        self.body = Activations()
+
+    def loss(self, images: Any, scale: Any) -> Any:
+        return {"loss": ops.sum(self.body(images) * scale, axis=None)}
+
+    def predict(self, images: Any) -> Any:
+        return self.body(images)
+
+
+def test_torch_overwrites_only_what_nothing_else_reads() -> None:
+    """Not an op's output either, which its own gradient may need, nor a module's, which may be its input."""
+    source = emit(traced(ActivationsNet()), TARGET, title="")
+    assert "F.relu(self.first(x), inplace=True)" in source
+    assert "F.relu(self.second(a) + a, inplace=True)" in source
+    assert source.count("inplace=True") == 2, source
+    assert source.count("F.relu(") == 5

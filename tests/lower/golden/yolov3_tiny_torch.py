@@ -117,7 +117,7 @@ class ConvNormReluStride1(nn.Module):  # layers.py:28, 11 instances
         self.norm = nn.BatchNorm2d(cout, eps=1e-05, momentum=0.9)
 
     def forward(self, x):
-        return F.relu(self.norm(self.conv(x)))
+        return F.relu(self.norm(self.conv(x)), inplace=True)
 
 
 class ConvNormReluStride2(nn.Module):  # layers.py:28, 5 instances
@@ -127,7 +127,7 @@ class ConvNormReluStride2(nn.Module):  # layers.py:28, 5 instances
         self.norm = nn.BatchNorm2d(cout, eps=1e-05, momentum=0.9)
 
     def forward(self, x):
-        return F.relu(self.norm(self.conv(F.pad(x, (0, 1, 0, 1)))))
+        return F.relu(self.norm(self.conv(F.pad(x, (0, 1, 0, 1)))), inplace=True)
 
 
 class ConvNormLeakyReluStride1(nn.Module):  # layers.py:28, 20 instances
@@ -137,7 +137,7 @@ class ConvNormLeakyReluStride1(nn.Module):  # layers.py:28, 20 instances
         self.norm = nn.BatchNorm2d(cout, eps=1e-05, momentum=0.1)
 
     def forward(self, x):
-        return F.leaky_relu(self.norm(self.conv(x)), 0.1)
+        return F.leaky_relu(self.norm(self.conv(x)), 0.1, inplace=True)
 
 
 class Residual(nn.Module):  # darknet.py:12, 5 instances
