@@ -15,6 +15,7 @@ import paddle
 
 from portdet.backends import check_weights, import_source, split_state, watched
 from portdet.errors import PortdetError
+from portdet.heap import keep_freed_memory
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
 from portdet.shadow import HostShadow, Shadow
 from portdet_paddle.device import find_device
@@ -33,6 +34,8 @@ class PaddleSession:
             raise PortdetError(f"precision '{options.precision}' in paddle", fix="float32; torch offers float64")
         self.device = find_device(options.device)
         paddle.set_device(self.device)
+        if self.device == "cpu":
+            keep_freed_memory()
         self.mode, self.recipe, self.names = options.mode, recipe, dict(names)
         self.model: Any = getattr(import_source(source), class_name)()
         tensors = self.model.state_dict()

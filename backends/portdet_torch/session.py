@@ -13,9 +13,9 @@ import torch
 
 from portdet.backends import check_weights, import_source, split_state, watched
 from portdet.errors import PortdetError
+from portdet.heap import keep_freed_memory
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
 from portdet_torch.device import find_device
-from portdet_torch.heap import keep_freed_memory
 
 
 class TorchSession:
@@ -139,8 +139,8 @@ class TorchSession:
             torch._foreach_mul_(grads, 1 / values.loss_scale)
         if self.recipe.dynamic_scale and not bool(torch.stack([g.isfinite().all() for g in grads]).all()):
             return StepResult(_floats(losses), skipped=True)
-        if self.recipe.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.clip_norm, foreach=True)
+        for names in self.recipe.clipped:
+            torch.nn.utils.clip_grad_norm_([self.trained[n] for n in names], self.recipe.clip_norm, foreach=True)
         for group in self.optimizer.param_groups:
             group["lr"] = values.lr * group["lr_scale"]
         self.optimizer.step()
