@@ -71,10 +71,16 @@ class AugmentConfig(Section):
     close_last: int = Field(0, ge=0, description="epochs at the end without augmentation (close_mosaic)")
 
 
+Warmup = Literal["mindspore", "ppdet"]
+
+
 class OptimConfig(Section):
     """Momentum SGD, its decay groups, and the learning-rate schedule, as closed forms of the step."""
 
     lr0: float = Field(0.01, gt=0, description="base learning rate")
+    lr_batch: int = Field(
+        0, ge=0, description="global batch that lr0 is meant for: lr0 * data.batch / lr_batch is used; 0: lr0 as it is"
+    )
     schedule: Literal["constant", "exponential", "cosine_annealing"] = Field(
         "cosine_annealing", description="'exponential' is multi-step decay, the name mindspore-ai/models gives it"
     )
@@ -83,12 +89,24 @@ class OptimConfig(Section):
     eta_min: float = Field(0.0, ge=0, description="cosine_annealing: lowest learning rate")
     t_max: int = Field(0, ge=0, description="cosine_annealing: half period in epochs; 0: all epochs")
     warmup_epochs: float = Field(0.0, ge=0, description="epochs of linear warm-up")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up, in place of warmup_epochs")
+    warmup: Warmup = Field(
+        "mindspore",
+        description="mindspore-ai/models: from base / steps on, a milestone inside is skipped; "
+        "ppdet: from 0 on, such a milestone counts when warm-up is over",
+    )
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0, description="L2, on convolution and linear weights only")
     nesterov: bool = False
     loss_scale: float | Literal["dynamic"] = Field(1.0, description="static factor, or 'dynamic'")
-    clip_norm: float = Field(0.0, ge=0, description="largest global gradient norm; 0: no clipping")
+    clip_norm: float = Field(0.0, ge=0, description="largest norm of the gradients, before decay; 0: no clipping")
+    clip: Literal["global", "group"] = Field(
+        "global", description="norm of all gradients (PaddleDetection), or of each decay group (miemiedetection)"
+    )
     freeze: list[str] = Field(default_factory=list, description="prefixes of weights that are not trained")
+    freeze_at: int = Field(
+        -1, ge=-1, description="PaddleDetection's: 0 freezes the stem and res2, 3 up to res5; norms' statistics go on"
+    )
 
 
 EmaKind = Literal["none", "constant", "exponential", "threshold", "threshold_exact"]

@@ -80,9 +80,16 @@ class Recipe:
     momentum: float = 0.9
     nesterov: bool = False
     clip_norm: float = 0.0  # 0: no clipping; else gradients are scaled to at most this global norm (eps 1e-6)
+    clip_groups: bool = False  # True: clip_norm is of each group by itself
     dynamic_scale: bool = False  # True: a non-finite gradient updates no weight, and is reported
     ema: bool = False
     ema_zero_start: bool = False  # PaddleDetection starts its shadow at zero, the others at the weights
+
+    @property
+    def clipped(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the weights whose gradients have one norm, in the order of the groups; () without clipping."""
+        names = tuple(group.names for group in self.groups)
+        return () if not self.clip_norm else names if self.clip_groups else (sum(names, ()),)
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,9 @@ class MindSporeSession:
             self.trained[name] = Trained(weight, momentum, group.weight_decay, group.lr_scale)
         weights = ms.ParameterTuple([item.weight for item in self.trained.values()])
         self.backward = self._compiled(make_backward(self.model, weights, find_overflow=recipe.dynamic_scale))
-        settings = list(self.trained.values()), recipe.momentum, recipe.nesterov, recipe.clip_norm
-        self.updates = {scaled: self._compiled(make_update(*settings, scaled=scaled)) for scaled in (False, True)}
+        clipped = [len(names) for names in recipe.clipped]
+        settings = list(self.trained.values()), recipe.momentum, recipe.nesterov, recipe.clip_norm, clipped
+        self.updates = {scaled: self._compiled(make_update(*settings, scaled)) for scaled in (False, True)}
         self.predictor = self._compiled(self.model.construct)
 
     def _compiled(self, function: Any) -> Any:

@@ -6,6 +6,7 @@ the host skips it when a scaled gradient overflowed, and `losses_and_gradients` 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,30 +53,35 @@ def make_backward(model: Any, weights: Any, *, find_overflow: bool) -> Callable[
 
 
 def make_update(
-    trained: Sequence[Trained], momentum: float, nesterov: bool, clip_norm: float, *, scaled: bool
+    trained: Sequence[Trained], momentum: float, nesterov: bool, clip_norm: float, clipped: Sequence[int], scaled: bool
 ) -> Callable[..., Any]:
-    """(lr, 1 / loss_scale, *gradients) -> the factor on the gradients, after v = m v + (g + decay w); w -= lr v.
+    """(lr, 1 / loss_scale, *gradients) -> 1 / loss_scale, after v = m v + (g + decay w); w -= lr v.
 
-    nesterov: w -= lr (g + decay w + m v). Global norm above clip_norm scales all gradients (eps 1e-6, as torch).
+    nesterov: w -= lr (g + decay w + m v). clipped: how many weights in turn have one norm, which above clip_norm scales
+    their gradients down to it (eps 1e-6, as torch).
     The gradients come unpacked: MindSpore takes a tuple for a constant, and compiles again at every step.
     """
     weights = ms.ParameterTuple([item.weight for item in trained])
     momenta = ms.ParameterTuple([item.momentum for item in trained])
     decays = tuple(item.weight_decay for item in trained)
     lr_scales = tuple(item.lr_scale for item in trained)
+    ends = tuple(itertools.accumulate(clipped))
+    spans = tuple(zip((0, *ends), ends, strict=False))
     each = ops.HyperMap()  # compiles in a third of the time of a for loop
     rule = nesterov_rule if nesterov else momentum_rule
 
     def update(lr: Any, unscale: Any, *grads: Any) -> Any:
-        factor = unscale
         if clip_norm:
-            norm = ops.sqrt(ops.addn(each(square_sum, grads))) * unscale
-            factor = unscale * ops.minimum(clip_norm / (norm + 1e-6), 1.0)
-        if scaled or clip_norm:
-            grads = each(ops.partial(times, factor), grads)
+            squares, factors = each(square_sum, grads), ()
+            for start, end in spans:
+                norm = ops.sqrt(ops.addn(squares[start:end])) * unscale
+                factors += (unscale * ops.minimum(clip_norm / (norm + 1e-6), 1.0),) * (end - start)
+            grads = each(times, factors, grads)
+        elif scaled:
+            grads = each(ops.partial(times, unscale), grads)
         grads = each(add_decay, decays, weights, grads)
         each(ops.partial(rule, momentum, lr), lr_scales, weights, momenta, grads)
-        return factor
+        return unscale
 
     return update
 

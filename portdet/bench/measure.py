@@ -178,7 +178,8 @@ class _Variants:
         mode = self.backend.default_mode if t.mode == "default" else t.mode
         self.options = Options(t.device, mode, t.threads)
         self.weights: Arrays = initial_weights(detector.graph, t.seed)
-        self.recipe = recipe(config, {name: info.shape for name, info in detector.graph.weights().items()})
+        shapes = {name: info.shape for name, info in detector.graph.weights().items()}
+        self.recipe = recipe(config, shapes, detector.stages)
         self.loop_has_ema = self.recipe.ema
         self.loop = self._session(self.loop_has_ema)
         module = type(self.backend).__module__

@@ -62,14 +62,16 @@ def activate(x: Any, activation: Activation) -> Any:
 class DeformConvNorm(Module):
     """Deformable convolution (DCNv2) that finds its own offsets and factors, batch norm, activation.
 
-    What finds them starts at zero: taps at their places, each counting one half.
+    What finds them starts at zero: taps at their places, each counting one half. composed: as `DeformConv2d`'s.
     """
 
-    def __init__(self, cin: int, cout: int, kernel: int, stride: int, activation: Activation) -> None:
+    def __init__(
+        self, cin: int, cout: int, kernel: int, stride: int, activation: Activation, composed: bool = False
+    ) -> None:
         self.taps, self.activation = kernel * kernel, activation
         padding = kernel // 2
         self.conv_offset = Conv2d(cin, 3 * self.taps, kernel, stride, (padding,) * 4, bias=True, init="zeros")
-        self.conv = DeformConv2d(cin, cout, kernel, stride, padding, init="he_normal")
+        self.conv = DeformConv2d(cin, cout, kernel, stride, padding, composed, init="he_normal")
         self.norm = BatchNorm2d(cout)
 
     def forward(self, x: Any) -> Any:

@@ -59,6 +59,9 @@ class Config(Section):
     depths: tuple[int, int, int, int] = Field((3, 4, 6, 3), description="blocks of res2 to res5")
     width: int = Field(64, ge=2, description="channels of the stem and of res2's 3x3; 64 is ResNet's own")
     deformable: bool = Field(True, description="deformable 3x3 in res5")
+    composed: bool = Field(
+        False, description="deformable: from gather and a plain convolution, for devices that lack the kernel"
+    )
     neck: Literal["fpn", "light", "pan"] = Field("fpn", description="of PP-YOLO, of its r18vd, of PP-YOLOv2")
     neck_width: int = Field(512, ge=4, description="channels of the neck at stride 32; half of it one level up")
     coord_range: CoordRange = Field(
@@ -102,7 +105,7 @@ class PPYOLO(Module):
     def __init__(self, config: Config) -> None:
         c = config
         self.settings, self.levels = c, c.levels
-        self.backbone = ResNetVd(c.depths, c.kind, c.width, c.deformable, c.levels)
+        self.backbone = ResNetVd(c.depths, c.kind, c.width, c.deformable, c.levels, c.composed)
         inputs = ResNetVd.channels(c.kind, c.width)[: -1 - c.levels : -1]
         if c.neck == "pan":
             self.neck: PPYOLOPAN | PPYOLOFPN = PPYOLOPAN(inputs, c.neck_width, c.keep)
@@ -176,6 +179,13 @@ def build(config: Config) -> Module:
 
 HEAD = ("output0", "output1", "output2")
 """Weights whose shape depends on the number of classes."""
+
+STAGES = (
+    ("backbone.stem1", "backbone.stem2", "backbone.stem3", "backbone.res2"),
+    *((f"backbone.res{number}",) for number in (3, 4, 5)),
+)
+"""What freeze_at = 0, 1, 2, 3 freezes, and all before it: as `ResNet` of PaddleDetection, and miemiedetection's. (The
+latter's `resnet_vb` counts the stem as 1 and res2 as 2: its freeze_at is ours plus 2.)"""
 
 
 def detections(predictions: Array, sizes: Array, config: RunConfig) -> list[Detections]:

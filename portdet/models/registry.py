@@ -27,6 +27,7 @@ class Detector:
 
     detections(predictions, sizes, config): one `Detections` per image from the output of `predict`.
     head: prefixes of the weights whose shape depends on the classes; transfer may leave them out.
+    stages: prefixes of what `optim.freeze_at` freezes first, second, ...; none: the model has no numbered stages.
     scores: whether the loss weighs boxes. noise: shape of an image's training noise by the input's side, if it has one.
     """
 
@@ -35,6 +36,7 @@ class Detector:
     graph: ModuleGraph
     detections: Callable[[Array, Array, RunConfig], list[Detections]]
     head: tuple[str, ...]
+    stages: tuple[tuple[str, ...], ...] = ()
     scores: bool = False
     noise: Callable[[int], tuple[int, ...]] | None = None
 
@@ -64,7 +66,9 @@ def load_model(section: Mapping[str, Any], *, imgsz: int = 416, batch: int = 2, 
     traced = graph(spec, {"loss": (True, inputs), "predict": (False, {"images": inputs["images"]})})
     verify(traced)
     asks = "noise" in inputs
-    return Detector(fields, spec, traced, module.detections, module.HEAD, "scores" in inputs, noise if asks else None)
+    stages = getattr(module, "STAGES", ())
+    scores, noise = "scores" in inputs, noise if asks else None
+    return Detector(fields, spec, traced, module.detections, module.HEAD, stages, scores, noise)
 
 
 def _train_inputs(

@@ -26,18 +26,22 @@ def is_below(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(prefix.rstrip(".") + ".")
 
 
-def recipe(config: Config, names_and_shapes: Mapping[str, Sequence[int]]) -> Recipe:
+def recipe(
+    config: Config, names_and_shapes: Mapping[str, Sequence[int]], stages: Sequence[Sequence[str]] = ()
+) -> Recipe:
     """The backend's recipe: groups with and without decay, in the order of `names_and_shapes`; buffers are left out.
 
-    Raises `PortdetError` for a prefix in `optim.freeze` that fits no weight, and where nothing is left to train.
+    stages: `Detector.stages`, which `optim.freeze_at` counts. Raises `PortdetError` for a prefix in `optim.freeze` that
+    fits no weight, for a stage that does not exist, and where nothing is left to train.
     """
     trainable = {name: tuple(shape) for name, shape in names_and_shapes.items() if not name.endswith(BUFFERS)}
     for prefix in config.optim.freeze:
         if not any(is_below(name, prefix) for name in trainable):
             raise PortdetError(f"optim.freeze: no weight is called '{prefix}'", fix=nearest(prefix, _paths(trainable)))
-    live = {n: s for n, s in trainable.items() if not any(is_below(n, p) for p in config.optim.freeze)}
+    frozen = [*config.optim.freeze, *_stages(config.optim.freeze_at, stages)]
+    live = {n: s for n, s in trainable.items() if not any(is_below(n, p) for p in frozen)}
     if not live:
-        raise PortdetError(f"optim.freeze = {config.optim.freeze} leaves no weight to train")
+        raise PortdetError(f"frozen are {', '.join(frozen)}: no weight is left to train", fix="see optim.freeze")
     decayed = tuple(name for name, shape in live.items() if decays(name, shape))
     plain = tuple(name for name, shape in live.items() if not decays(name, shape))
     groups = (Group(decayed, config.optim.weight_decay), Group(plain, 0.0))
@@ -47,10 +51,21 @@ def recipe(config: Config, names_and_shapes: Mapping[str, Sequence[int]]) -> Rec
         momentum=config.optim.momentum,
         nesterov=config.optim.nesterov,
         clip_norm=config.optim.clip_norm,
+        clip_groups=config.optim.clip == "group",
         dynamic_scale=config.optim.loss_scale == "dynamic",
         ema=average.active,
         ema_zero_start=average.zero_start,
     )
+
+
+def _stages(freeze_at: int, stages: Sequence[Sequence[str]]) -> list[str]:
+    """Prefixes of the stages up to `freeze_at`, -1: none."""
+    if freeze_at >= len(stages):
+        has = f"stages 0 to {len(stages) - 1}" if stages else "no numbered stages"
+        raise PortdetError(
+            f"optim.freeze_at = {freeze_at}: the model has {has}", fix="optim.freeze takes prefixes of weights"
+        )
+    return [prefix for stage in stages[: freeze_at + 1] for prefix in stage]
 
 
 def _paths(names: Mapping[str, Sequence[int]]) -> set[str]:

@@ -29,6 +29,7 @@ from portdet.train.fingerprint import weights_hash
 from portdet.train.folder import describe
 from portdet.train.groups import recipe
 from portdet.train.loop import Outcome, Trainer
+from portdet.train.schedule import base_rate, rate_line
 
 
 def model_of(config: Config, names: tuple[str, ...]) -> Detector:
@@ -48,7 +49,7 @@ def model_of(config: Config, names: tuple[str, ...]) -> Detector:
 def recipe_of(config: Config, detector: Detector) -> Recipe:
     """What the backend's step needs to know."""
     shapes = {name: info.shape for name, info in detector.graph.weights().items()}
-    return recipe(config, shapes)
+    return recipe(config, shapes, detector.stages)
 
 
 def session_of(config: Config, detector: Detector, folder: Path) -> Session:
@@ -91,7 +92,8 @@ class TrainJob:
             describe(self.folder, config)
             if not self.resume:
                 session.load_weights({**initial_weights(detector.graph, config.train.seed), **(self.weights or {})})
-                about = {**session.facts(), "initial_weights": weights_hash(session.weights())}
+                about = {**session.facts(), "learning_rate": f"{base_rate(config):.9g}"}
+                about["initial_weights"] = weights_hash(session.weights())
                 write_text(self.folder / "session.json", json.dumps(about, indent=1) + "\n")
             epochs, steps = config.train.epochs, loader.steps_per_epoch
             progress = Progress(epochs, steps, batch=config.data.batch, log_every=config.train.log_every,
@@ -105,6 +107,7 @@ class TrainJob:
             plots.labels(self.folder / "labels.png", train_set.coco_ground_truth())
             self._picture_of_batch(loader, detector, train_set)
             trainer = Trainer(config, session, loader, self.folder, validate=validator, observer=progress)
+            progress.note(rate_line(config, trainer.schedule))
             if self.resume:
                 trainer.resume()
             try:

@@ -76,7 +76,7 @@ class Trainer:
         self.config, self.session, self.loader, self.folder = config, session, loader, folder
         self.validate, self.observer = validate, observer or Silent()
         self.steps_per_epoch = loader.steps_per_epoch
-        self.schedule = schedule(config.optim, epochs=config.train.epochs, steps_per_epoch=self.steps_per_epoch)
+        self.schedule = schedule(config, self.steps_per_epoch)
         self.ema = ema(config.ema)
         self.scale: LossScale = loss_scale(config.optim.loss_scale)
         self.progress = Progress(

@@ -1,29 +1,31 @@
-"""The learning rate as a closed form of the step, with the float32 values of mindspore-ai/models YOLOv3.
+"""The learning rate as a closed form of the step, with the float32 values of mindspore-ai/models and PaddleDetection.
 
-The rate that is logged is the rate that was used: `lr_at(step)` takes the step since the start of training. The
-originals print `lr[step within the epoch]`, so their logs repeat the first epoch's rates for ever.
+The rate that is logged is the rate that was used: `lr_at(step)` takes the step since the start of training.
+mindspore-ai/models print `lr[step within the epoch]`, so their logs repeat the first epoch's rates for ever.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from portdet.config import OptimConfig
-from portdet.errors import PortdetError
+from portdet.config import Config, Warmup
+from portdet.errors import PortdetError, nearest
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Learning rates of a training of `epochs * steps_per_epoch` steps.
 
-    Warm-up is linear: base * (i + 1) / W for i < W = int(warmup_epochs * steps_per_epoch). After it:
-    'exponential' multiplies by gamma at each milestone epoch (one that lies inside the warm-up is skipped, one that is
-    listed twice counts twice); 'cosine_annealing' is a staircase by epoch, counted from 0 with warm-up included, with
-    half period max(t_max, epochs); 'constant' keeps the base.
+    Warm-up is linear over its first W steps, `warmup_steps` or int(warmup_epochs * steps_per_epoch):
+    base * (i + 1) / W ('mindspore') or base * i / W ('ppdet', whose first step moves nothing). After it:
+    'exponential' multiplies by gamma at each milestone epoch, twice where it is listed twice; one that lies inside the
+    warm-up is skipped ('mindspore') or counts when warm-up is over ('ppdet'); 'cosine_annealing' is a staircase by
+    epoch, counted from 0 with warm-up included, with half period max(t_max, epochs); 'constant' keeps the base.
     """
 
     base: float
@@ -35,6 +37,8 @@ class Schedule:
     gamma: float = 0.1
     eta_min: float = 0.0
     t_max: int = 0
+    warmup_steps: int = 0
+    warmup: Warmup = "mindspore"
 
     def __post_init__(self) -> None:
         if self.steps_per_epoch < 1:
@@ -43,14 +47,22 @@ class Schedule:
             )
         if self.kind not in ("constant", "exponential", "cosine_annealing"):
             raise PortdetError(f"unknown schedule '{self.kind}'", fix="constant, exponential or cosine_annealing")
+        if self.warmup not in get_args(Warmup):
+            raise PortdetError(f"unknown warm-up '{self.warmup}'", fix=nearest(self.warmup, get_args(Warmup)))
+        if self.warmup_steps and self.warmup_epochs:
+            raise PortdetError(
+                f"warm-up of {self.warmup_steps} steps and of {self.warmup_epochs:g} epochs",
+                fix="set one of optim.warmup_steps and optim.warmup_epochs to 0",
+            )
 
     @property
     def total_steps(self) -> int:
         return self.epochs * self.steps_per_epoch
 
     @property
-    def warmup_steps(self) -> int:
-        return int(self.warmup_epochs * self.steps_per_epoch)
+    def warm(self) -> int:
+        """Steps of warm-up."""
+        return self.warmup_steps or int(self.warmup_epochs * self.steps_per_epoch)
 
     def lr_at(self, step: int) -> float:
         """Learning rate of `step`, counted from 0 over the whole training; a float32 value."""
@@ -63,10 +75,11 @@ class Schedule:
         return np.array([self._exact(step) for step in range(self.total_steps)], np.float32)
 
     def _exact(self, step: int) -> float:
-        if step < self.warmup_steps:
-            return self.base / self.warmup_steps * (step + 1)
+        if step < self.warm:
+            return self.base * (step / self.warm) if self.warmup == "ppdet" else self.base / self.warm * (step + 1)
         if self.kind == "exponential":
-            passed = [m for m in self.milestones if self.warmup_steps <= m * self.steps_per_epoch <= step]
+            first = 0 if self.warmup == "ppdet" else self.warm
+            passed = [m for m in self.milestones if first <= m * self.steps_per_epoch <= step]
             return self.base * self.gamma ** len(passed)
         if self.kind == "cosine_annealing":
             phase = math.pi * (step // self.steps_per_epoch) / max(self.t_max, self.epochs)
@@ -74,16 +87,33 @@ class Schedule:
         return self.base
 
 
-def schedule(config: OptimConfig, *, epochs: int, steps_per_epoch: int) -> Schedule:
-    """The schedule that the `optim` section describes."""
+def base_rate(config: Config) -> float:
+    """lr0 for the run's global batch: linear in it where `optim.lr_batch` says what batch lr0 is meant for."""
+    optim = config.optim
+    return optim.lr0 * config.data.batch / optim.lr_batch if optim.lr_batch else optim.lr0
+
+
+def schedule(config: Config, steps_per_epoch: int) -> Schedule:
+    """The schedule that the configuration describes. Raises `PortdetError` for two lengths of warm-up."""
+    optim = config.optim
     return Schedule(
-        base=config.lr0,
-        kind=config.schedule,
-        epochs=epochs,
+        base=base_rate(config),
+        kind=optim.schedule,
+        epochs=config.train.epochs,
         steps_per_epoch=steps_per_epoch,
-        warmup_epochs=config.warmup_epochs,
-        milestones=tuple(config.lr_epochs),
-        gamma=config.lr_gamma,
-        eta_min=config.eta_min,
-        t_max=config.t_max,
+        warmup_epochs=optim.warmup_epochs,
+        milestones=tuple(optim.lr_epochs),
+        gamma=optim.lr_gamma,
+        eta_min=optim.eta_min,
+        t_max=optim.t_max,
+        warmup_steps=optim.warmup_steps,
+        warmup=optim.warmup,
     )
+
+
+def rate_line(config: Config, planned: Schedule) -> str:
+    """'learning rate 0.000416667 (0.01 for batches of 192, here 8), constant after 4 of 90 steps of warm-up'."""
+    optim, batch = config.optim, config.data.batch
+    scaled = f" ({optim.lr0:g} for batches of {optim.lr_batch}, here {batch})" if optim.lr_batch else ""
+    warm = f" after {planned.warm} of {planned.total_steps} steps of warm-up" if planned.warm else ""
+    return f"learning rate {planned.base:.6g}{scaled}, {planned.kind}{warm}"

@@ -48,8 +48,41 @@ def test_unknown_prefix_names_the_nearest(prefix: str) -> None:
 
 
 def test_all_frozen_is_an_error() -> None:
-    with pytest.raises(PortdetError, match="leaves no weight to train"):
+    with pytest.raises(PortdetError, match="backbone, head: no weight is left to train"):
         recipe(settings(optim__freeze=["backbone", "head"]), SHAPES)
+
+
+STAGES = (("backbone.layer1",), ("backbone.layer10", "head.bias"))
+
+
+def test_freeze_at_counts_stages_and_adds_to_freeze() -> None:
+    assert recipe(settings(), SHAPES, STAGES) == recipe(settings(optim__freeze_at=-1), SHAPES)
+    trained = [
+        [
+            name
+            for group in recipe(settings(optim__freeze_at=at, **words), SHAPES, STAGES).groups
+            for name in group.names
+        ]
+        for at, words in ((0, {}), (1, {}), (0, {"optim__freeze": ["head"]}))
+    ]
+    assert trained == [
+        ["backbone.layer10.conv.weight", "head.weight", "head.bias"],
+        ["head.weight"],
+        ["backbone.layer10.conv.weight"],
+    ]
+
+
+@pytest.mark.parametrize(("stages", "has"), [(STAGES, "stages 0 to 1"), ((), "no numbered stages")])
+def test_a_stage_that_is_not_there(stages: tuple[tuple[str, ...], ...], has: str) -> None:
+    with pytest.raises(PortdetError, match=f"freeze_at = 2: the model has {has}"):
+        recipe(settings(optim__freeze_at=2), SHAPES, stages)
+
+
+def test_what_is_clipped_together() -> None:
+    decayed, plain = (group.names for group in recipe(settings(), SHAPES).groups)
+    assert recipe(settings(), SHAPES).clipped == ()
+    assert recipe(settings(optim__clip_norm=35), SHAPES).clipped == ((*decayed, *plain),)
+    assert recipe(settings(optim__clip_norm=35, optim__clip="group"), SHAPES).clipped == (decayed, plain)
 
 
 def test_the_rest_of_the_recipe() -> None:

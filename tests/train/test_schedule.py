@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 from collections import Counter
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from portdet.config import OptimConfig
+from portdet.config import Config
 from portdet.errors import PortdetError
-from portdet.train.schedule import Schedule, schedule
+from portdet.train.schedule import Schedule, base_rate, rate_line, schedule
 
 
-def cosine(**words: float) -> Schedule:
+def of(epochs: int, steps_per_epoch: int = 4, batch: int = 8, **optim: Any) -> Schedule:
+    values = {"train": {"epochs": epochs}, "data": {"batch": batch}, "optim": optim}
+    return schedule(Config.model_validate(values), steps_per_epoch)
+
+
+def cosine(**words: Any) -> Schedule:
     values = {"base": 0.1, "kind": "cosine_annealing", "epochs": 320, "steps_per_epoch": 320, "warmup_epochs": 4}
     return Schedule(**(values | words))  # type: ignore[arg-type]
 
@@ -90,11 +100,10 @@ def test_half_period_is_never_shorter_than_the_training(t_max: int, used: int) -
 
 
 def test_table_is_lr_at_and_the_config_reaches_every_field() -> None:
-    config = OptimConfig(lr0=0.2, schedule="exponential", lr_epochs=[1, 2], lr_gamma=0.5, warmup_epochs=0.5)
-    rates = schedule(config, epochs=3, steps_per_epoch=4)
+    rates = of(epochs=3, lr0=0.2, schedule="exponential", lr_epochs=[1, 2], lr_gamma=0.5, warmup_epochs=0.5)
     np.testing.assert_array_equal(rates.table(), np.array([0.1, 0.2, 0.2, 0.2] + [0.1] * 4 + [0.05] * 4, np.float32))
     assert [rates.lr_at(s) for s in range(12)] == rates.table().tolist()
-    constant = schedule(OptimConfig(lr0=0.2, schedule="constant"), epochs=2, steps_per_epoch=2)
+    constant = of(epochs=2, lr0=0.2, schedule="constant")
     assert set(constant.table().tolist()) == {float(np.float32(0.2))}
 
 
@@ -103,3 +112,104 @@ def test_errors_say_what_is_wrong() -> None:
         cosine().lr_at(102400)
     with pytest.raises(PortdetError, match="0 steps"):
         cosine(steps_per_epoch=0)
+    with pytest.raises(PortdetError, match="of 4 steps and of 1 epochs"):
+        cosine(warmup_epochs=1, warmup_steps=4)
+    with pytest.raises(PortdetError, match=r"(?s)warm-up 'ppdt'.*did you mean 'ppdet'"):
+        cosine(warmup="ppdt")
+
+
+# ---------------------------------------------------------------------- PaddleDetection
+def voc(**words: Any) -> Schedule:
+    """The published transfer to VOC2012: 714 steps of 8 images an epoch, 16 epochs."""
+    optim = {"lr0": 0.01, "lr_batch": 192, "schedule": "exponential", "lr_epochs": [12, 14], "warmup": "ppdet"}
+    return of(16, 714, **{**optim, "warmup_steps": 714, **words})
+
+
+# (step, rate as printed) of its log, by PaddleDetection 2.4 on one GPU: every hundredth of the warm-up, and the borders
+PRINTED = [
+    (0, "0.000000"), (20, "0.000012"), (100, "0.000058"), (200, "0.000117"), (300, "0.000175"), (400, "0.000233"),
+    (500, "0.000292"), (600, "0.000350"), (700, "0.000408"), (714, "0.000417"), (11 * 714, "0.000417"),
+    (12 * 714, "0.000042"), (14 * 714, "0.000004"),
+]  # fmt: skip
+
+
+def test_rates_printed_by_paddledetection() -> None:
+    assert [(step, f"{voc().lr_at(step):.6f}") for step, _ in PRINTED] == PRINTED
+    assert f"{voc().lr_at(20):.3g}" == "1.17e-05"
+    rates = voc()
+    assert rates.lr_at(12 * 714 - 1) > rates.lr_at(12 * 714)
+    assert rates.lr_at(14 * 714 - 1) > rates.lr_at(14 * 714) == rates.lr_at(16 * 714 - 1)
+
+
+def test_the_other_warm_up_prints_other_rates() -> None:
+    """One step ahead: 0.0000245 is printed as 0.000025 at step 41 where PaddleDetection has 0.000024."""
+    other = voc(warmup="mindspore")
+    assert other.lr_at(0) > 0
+    assert [f"{rates.lr_at(41):.6f}" for rates in (voc(), other)] == ["0.000024", "0.000025"]
+
+
+PADDLE = """
+import json, sys
+from paddle.optimizer.lr import PiecewiseDecay
+for base, warm, spe, milestones, steps in json.loads(sys.argv[1]):
+    values = [base * (i / warm) for i in range(warm + 1)] if warm else [base]
+    bounds = list(range(1, warm + 1)) + [spe * m for m in milestones]
+    rates, rule = [], PiecewiseDecay(bounds, values + [base * 0.1 / 10**i for i in range(len(milestones))])
+    for _ in range(steps):
+        rates.append(rule.get_lr())
+        rule.step()
+    print(json.dumps(rates))
+"""
+RUNS = [
+    (0.01, 40, 7, [8, 11], 13), (0.005, 4000, 3, [2], 4), (0.004, 0, 5, [1, 3], 4), (0.1, 20, 7, [2, 4], 6),
+    (0.1, 21, 7, [3, 4], 6),
+]  # fmt: skip
+
+
+def test_rates_equal_paddles_own_piecewise_decay() -> None:
+    """Its table of values and boundaries as PaddleDetection 2.4 fills it. Two milestones lie inside the warm-up, one at
+    its end; one warm-up is longer than the training."""
+    if find_spec("paddle") is None:
+        pytest.skip("paddle is not installed")
+    asked = json.dumps([(base, warm, spe, marks, epochs * spe) for base, warm, spe, marks, epochs in RUNS])
+    done = subprocess.run(
+        [sys.executable, "-c", PADDLE, asked], capture_output=True, text=True, timeout=120, check=True
+    )
+    wanted = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    for (base, warm, spe, marks, epochs), rates in zip(RUNS, wanted, strict=True):
+        optim: dict[str, Any] = {"schedule": "exponential", "lr_epochs": marks, "warmup": "ppdet"}
+        got = of(epochs, spe, lr0=base, warmup_steps=warm, **optim)
+        np.testing.assert_array_equal(got.table(), np.array(rates, np.float32))
+    assert len({len(rates) for rates in wanted}) > 2
+
+
+def test_a_milestone_inside_the_warm_up_counts_after_it() -> None:
+    rates = of(6, 10, lr0=1.0, schedule="exponential", lr_epochs=[2, 4], warmup_steps=30, warmup="ppdet")
+    assert [f"{rates.lr_at(s):.4g}" for s in (0, 15, 29, 30, 39, 40, 59)] == [
+        "0", "0.5", "0.9667", "0.1", "0.1", "0.01", "0.01",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lr0", "lr_batch", "batch", "rate"),
+    [
+        (0.01, 192, 8, "0.000416667"),  # PP-YOLO's, of the log
+        (0.005, 96, 8, "0.000416667"),  # PP-YOLOv2's
+        (0.01, 192, 192, "0.01"),
+        (0.00333, 96, 32, "0.00111"),
+        (0.004, 0, 8, "0.004"),
+    ],
+)
+def test_the_rate_is_linear_in_the_global_batch(lr0: float, lr_batch: int, batch: int, rate: str) -> None:
+    config = Config.model_validate({"optim": {"lr0": lr0, "lr_batch": lr_batch}, "data": {"batch": batch}})
+    assert f"{base_rate(config):.6g}" == rate
+
+
+def test_the_line_that_tells_the_rate() -> None:
+    optim = {"lr0": 0.01, "lr_batch": 192, "schedule": "exponential", "warmup_steps": 714, "warmup": "ppdet"}
+    config = Config.model_validate({"optim": optim, "train": {"epochs": 16}})
+    assert rate_line(config, schedule(config, 714)) == (
+        "learning rate 0.000416667 (0.01 for batches of 192, here 8), exponential after 714 of 11424 steps of warm-up"
+    )
+    plain = Config.model_validate({"optim": {"lr0": 0.004, "schedule": "constant"}})
+    assert rate_line(plain, schedule(plain, 10)) == "learning rate 0.004, constant"

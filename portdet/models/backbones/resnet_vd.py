@@ -13,8 +13,8 @@ from portdet.spec import Module, Sequential
 
 Kind = Literal["bottleneck", "basic"]
 
-Middle = Literal["plain", "deformable"]
-"""The second convolution of a block."""
+Middle = Literal["plain", "deformable", "composed"]
+"""The second convolution of a block; composed: deformable without the framework's kernel for it."""
 
 Shortcut = Literal["identity", "conv", "pool"]
 """What a block adds to its branch: its input; a 1x1 convolution of it; the same after a 2x2 average, where the branch
@@ -24,8 +24,8 @@ _conv = partial(ConvNorm, init="he_normal")
 
 
 def _second(cin: int, cout: int, stride: int, activation: Activation, middle: Middle) -> Module:
-    if middle == "deformable":
-        return DeformConvNorm(cin, cout, 3, stride, activation)
+    if middle != "plain":
+        return DeformConvNorm(cin, cout, 3, stride, activation, middle == "composed")
     return ConvNorm(cin, cout, 3, stride, activation, init="he_normal")
 
 
@@ -70,7 +70,8 @@ def _sum(block: Bottleneck | BasicBlock, branch: Any, x: Any) -> Any:
 class ResNetVd(Module):
     """Stem, pooling, stages res2 to res5 at strides 4 to 32; returns the last `levels` of them, finest first.
 
-    width: channels of the stem, and of the 3x3 in res2; they double from stage to stage.
+    width: channels of the stem, and of the 3x3 in res2; they double from stage to stage. composed: deformable
+    convolutions without the framework's kernel.
     """
 
     def __init__(
@@ -80,16 +81,18 @@ class ResNetVd(Module):
         width: int = 64,
         deformable: bool = False,
         levels: int = 3,
+        composed: bool = False,
     ) -> None:
         self.levels = levels
         self.stem1 = _conv(3, width // 2, 3, 2, activation="relu")
         self.stem2 = _conv(width // 2, width // 2, 3, activation="relu")
         self.stem3 = _conv(width // 2, width, 3, activation="relu")
         make = Bottleneck if kind == "bottleneck" else BasicBlock
+        last: Middle = "plain" if not deformable else "composed" if composed else "deformable"
         cin = width
         for stage, (depth, channels) in enumerate(zip(depths, self.channels(kind, width), strict=True)):
             first: Shortcut = "conv" if stage == 0 else "pool"
-            middle: Middle = "deformable" if deformable and stage == 3 else "plain"
+            middle: Middle = last if stage == 3 else "plain"
             blocks: list[Module] = []
             for number in range(depth):
                 blocks.append(make(cin, width * 2**stage, "identity" if number else first, middle))
