@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -10,19 +9,18 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from safetensors.numpy import save_file
 
-from portdet.align.rule import Trace, judge
+from portdet.align.against import judge_against
+from portdet.align.finished import read_run, read_trace, write
+from portdet.align.rule import judge
 from portdet.config import Config
 from portdet.data import open_dataset
 from portdet.errors import PortdetError
-from portdet.files import replacing, write_text
-from portdet.report import align_page, plots
-from portdet.report.align_run import AlignRun, BackendRun
-from portdet.report.align_tables import markdown
-from portdet.report.results import read as read_results
+from portdet.files import replacing
+from portdet.report.align_reference import Reference
+from portdet.report.align_run import AlignRun, Check
 from portdet.spec.init import initial_weights
 from portdet.train.folder import describe
 from portdet.train.job import model_of
@@ -41,6 +39,7 @@ class AlignJob:
     margin: float
     say: Callable[[str], None]
     weights: Path | None = None
+    reference: Reference | None = None
     crashed: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> AlignRun:
@@ -56,16 +55,19 @@ class AlignJob:
         done = [name for name in self.backends if name not in self.crashed]
         if not done:
             raise PortdetError("no backend finished", fix=next(iter(self.crashed.values())))
-        result = AlignRun(self.config.train.name, "", "", [read_run(self.folder / name, name) for name in done])
+        runs = [read_run(self.folder / name, name, self.folder) for name in done]
+        result = AlignRun(self.config.train.name, "", "", runs, reference=self.reference)
         judge(result, [read_trace(self.folder / name) for name in done], self.margin)
+        try:
+            judge_against(result)
+        except PortdetError as error:  # hours of training are not thrown away for it
+            result.checks.append(Check("published curves", None, error.what))
+            result.passed = result.passed and None
         if self.crashed:
             result.passed = None
             result.verdict = f"Undecided: {', '.join(self.crashed)} did not finish. {result.verdict}"
         result.environment = json.loads((self.folder / "environment.json").read_text())["versions"]
-        plots.side_by_side(self.folder / "side_by_side.png", result)
-        result.save(self.folder / "align.json")
-        align_page.save(self.folder / "align.html", result)
-        write_text(self.folder / "align.md", markdown(result) + "\n")
+        write(self.folder, result)
         return result
 
     def _initial(self) -> Path:
@@ -103,40 +105,3 @@ class AlignJob:
                     child.terminate()
                     child.wait()
         return "\n".join(lines[-5:]) or f"exit code {code}" if code else ""
-
-
-def read_run(folder: Path, name: str) -> BackendRun:
-    """A finished training run as the page shows it."""
-    rows = read_results(folder / "results.csv")
-    steps = _steps(folder)
-    facts: dict[str, Any] = json.loads((folder / "session.json").read_text())
-    metrics = json.loads((folder / "metrics.json").read_text())
-    metrics.pop("classes", None)
-    return BackendRun(
-        name=name,
-        version=facts.get(name, ""),
-        device=facts.get("device", ""),
-        seconds=float(rows[-1]["time"]),
-        epochs=[dict(row) for row in rows],
-        step_losses=[float(row["loss"]) for row in steps],
-        metrics=metrics,
-        pictures={"predictions": f"{folder.name}/val_batch.jpg"},
-        environment=facts,
-    )
-
-
-def read_trace(folder: Path) -> Trace:
-    """What the rule compares exactly."""
-    steps = _steps(folder)
-    about = {"epoch", "step", "lr", "loss_scale", "skipped", "batch"}
-    return Trace(
-        [row["lr"] for row in steps],
-        [row["batch"] for row in steps],
-        json.loads((folder / "session.json").read_text())["initial_weights"],
-        {name: float(value) for name, value in steps[0].items() if name not in about},
-    )
-
-
-def _steps(folder: Path) -> list[dict[str, str]]:
-    with (folder / "steps.csv").open(newline="") as file:
-        return list(csv.DictReader(file))

@@ -1,55 +1,143 @@
-"""`portdet align`: the same detector on several backends, AP per epoch side by side."""
+"""`portdet align`: the same detector on several backends, AP per epoch side by side, and against published curves."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from portdet.cli.options import ConfigCommand
 
+if TYPE_CHECKING:
+    from portdet.report.align_run import AlignRun
 
-@click.command(
-    cls=ConfigCommand, keys=("device", "mode", "epochs", "batch", "imgsz", "workers", "seed", "project", "name")
-)
-@click.argument("config")
+KEYS = ("device", "mode", "epochs", "batch", "imgsz", "workers", "seed", "project", "name")
+
+
+@click.command(cls=ConfigCommand, keys=KEYS)
+@click.argument("targets", metavar="CONFIG | RUN_FOLDER...", nargs=-1, required=True)
 @click.option(
     "--backends", default="torch,mindspore,paddle", show_default=True, help="Comma-separated; first: reference."
 )
 @click.option("--margin", type=float, default=0.1, show_default=True, help="Largest difference of the final AP50.")
 @click.option("--initial", type=click.Path(path_type=Path), help="Initial weights; drawn from the seed if left out.")
-def command(config: str, backends: str, margin: float, initial: Path | None, overrides: tuple[str, ...]) -> None:
+@click.option("--against", metavar="FILE", help="Curves to compare with: a published table, results.csv, a run folder.")
+@click.option("--spread", type=click.FloatRange(0, 1), help="Run-to-run spread of AP, where --against states none.")
+def command(
+    targets: tuple[str, ...],
+    backends: str,
+    margin: float,
+    initial: Path | None,
+    against: str | None,
+    spread: float | None,
+    overrides: tuple[str, ...],
+) -> None:
     """Train CONFIG on each backend, in a process of its own, from the same weights on the same batches.
 
-    Prints AP per epoch side by side and writes align.html, align.json, align.md and a picture.
+    Prints AP per epoch side by side and writes align.html, align.json, align.md and a picture. With --against FILE the
+    curves are also held against those of FILE: a table of configs/published by its name, or any run. RUN_FOLDERs are
+    finished runs: nothing is trained.
 
-    Exit code: 0 passed by the rule it prints, 1 different, 3 a backend could not run.
+    Exit code: 0 passed by the rule it prints, 1 different, 2 undecided, 3 it could not run.
 
     \b
     portdet align yolov3_scenes
     portdet align yolov3_bccd --backends torch,paddle epochs=5
+    portdet align --against ppyolo_voc2012 runs/train/ppyolo_voc
+    portdet align --against runs/align/yolov3_scenes --spread 0.03 runs/train/yolov3_scenes
     """
+    from portdet.errors import PortdetError
+
+    context = click.get_current_context()
+    try:
+        if any(Path(target).is_dir() for target in targets):
+            code = _finished(targets, against, spread, overrides)
+        elif len(targets) > 1:
+            raise PortdetError(f"{len(targets)} configurations: {', '.join(targets)}", fix="give one, or run folders")
+        else:
+            code = _trained(targets[0], backends, margin, initial, against, spread, overrides)
+    except PortdetError as error:
+        click.echo(f"error: {error}", err=True)
+        code = 3
+    context.exit(code)
+
+
+def _trained(
+    target: str,
+    backends: str,
+    margin: float,
+    initial: Path | None,
+    against: str | None,
+    spread: float | None,
+    overrides: Sequence[str],
+) -> int:
+    from portdet.align.against import meets, validated_epochs
     from portdet.align.job import AlignJob
+    from portdet.align.published import read_reference
     from portdet.backends import load_backend
     from portdet.config import load
-    from portdet.console import console
-    from portdet.report.align_tables import console_table
     from portdet.train.folder import run_folder
 
-    values = load(config, overrides)
+    values = load(target, tuple(overrides))
     names = [name.strip() for name in backends.split(",") if name.strip()]
     for name in names:
         load_backend(name)
+    reference = read_reference(against, spread) if against else None
+    if reference:
+        meets(reference, validated_epochs(values))
     folder = run_folder(values.train.project, "align", values.train.name, exist_ok=values.train.exist_ok).resolve()
-    job = AlignJob(values, names, folder, margin, say=click.echo, weights=initial)
+    job = AlignJob(values, names, folder, margin, say=click.echo, weights=initial, reference=reference)
     result = job.run()
-    console().print(console_table(result))
-    for check in result.checks:
-        click.echo(f"{'ok    ' if check.passed else 'FAILED'} {check.name}: {check.detail}")
-    click.echo(f"rule: {result.rule_text}")
-    click.echo(f"report: {folder / 'align.html'}")
+    _show(result, folder)
     for name, lines in job.crashed.items():
         click.echo(f"{name} could not run:\n{lines}", err=True)
-    if job.crashed:
-        raise SystemExit(3)
-    raise SystemExit(0 if result.passed else 1)
+    return 3 if job.crashed else exit_code(result)
+
+
+def _finished(targets: Sequence[str], against: str | None, spread: float | None, overrides: Sequence[str]) -> int:
+    from portdet.align.finished import compare_finished
+    from portdet.align.published import read_reference
+    from portdet.errors import PortdetError
+    from portdet.train.folder import run_folder
+
+    if against is None:
+        raise PortdetError("finished runs, but nothing to compare with", fix="add --against FILE or a run folder")
+    if files := [target for target in targets if not Path(target).is_dir()]:
+        raise PortdetError(f"'{files[0]}' is no run folder, the others are", fix="name run folders only")
+    given = dict(word.split("=", 1) for word in overrides)
+    if unknown := set(given) - {"name", "project", "train.name", "train.project"}:
+        raise PortdetError(f"'{min(unknown)}' cannot be set for finished runs", fix="only name and project can")
+    reference = read_reference(against, spread)
+    project, name = (given.get(key, given.get(f"train.{key}", "")) for key in ("project", "name"))
+    folder = run_folder(project or "runs", "align", name or Path(targets[0]).resolve().name).resolve()
+    try:
+        result = compare_finished([Path(target) for target in targets], reference, folder)
+    except PortdetError:
+        with suppress(OSError):
+            folder.rmdir()  # only if nothing is in it
+        raise
+    _show(result, folder)
+    return exit_code(result)
+
+
+def _show(result: AlignRun, folder: Path) -> None:
+    """Tables, checks, rule, and where the page is."""
+    from portdet.console import console
+    from portdet.report.align_tables import against_tables, console_table
+
+    tables = against_tables(result) if result.intro else [console_table(result), *against_tables(result)]
+    console().print(*tables)
+    click.echo(result.verdict)
+    for check in result.checks:
+        word = {True: "ok       ", False: "FAILED   ", None: "undecided"}[check.passed]
+        click.echo(f"{word} {check.name}: {check.detail}")
+    click.echo(f"rule: {result.rule_text}")
+    click.echo(f"report: {folder / 'align.html'}")
+
+
+def exit_code(result: AlignRun) -> int:
+    """0 passed, 1 different, 2 undecided."""
+    return {True: 0, False: 1, None: 2}[result.passed]

@@ -14,9 +14,9 @@ from pathlib import Path
 from portdet.errors import PortdetError
 from portdet.files import write_text
 from portdet.report.align_run import AlignRun, Rows, epoch_table, loss_table, metric_table
-from portdet.report.align_tables import difference, loss_number, number, relative
+from portdet.report.align_tables import against_cells, difference, loss_number, number, relative, shown_metrics
 from portdet.report.progress import duration
-from portdet.report.svg import Curve, line_chart
+from portdet.report.svg import Background, Curve, line_chart
 
 _MEANING = {
     "AP": "mean over IoU .50 to .95",
@@ -48,9 +48,10 @@ def page(run: AlignRun, folder: Path) -> str:
         _section("Backends", "", _cards(run)),
         _section("Curves", "Equal curves lie on each other: the first backend is drawn thickest.", _charts(run)),
         _section("Checks", "", _checks(run)) if run.checks else "",
+        _against(run),
         _section("AP per epoch", "On the same validation images, after each epoch.", _epochs(run)),
         _section("At the end", _FINAL_NOTE, _final(run)),
-        _section("Loss at some steps", _LOSS_NOTE, _losses(run)),
+        _section("Loss at some steps", _LOSS_NOTE, _losses(run)) if any(b.step_losses for b in run.backends) else "",
         _pictures(run, folder),
         _section("Ran on", "", _environment(run)),
     ]
@@ -76,9 +77,9 @@ _LOSS_NOTE = (
 def _verdict(run: AlignRun) -> str:
     tone, word = {True: ("good", "✓ Passed"), False: ("bad", "✗ Not passed"), None: ("open", "? Undecided")}[run.passed]
     names = " · ".join(escape(backend.name) for backend in run.backends)
+    intro = run.intro or "one detector, trained from the same initial weights on the same batches on"
     return (
-        f'<h1>{escape(run.config_name)}</h1><p class="quiet">portdet align: one detector, trained from the same '
-        f"initial weights on the same batches on {names}</p>"
+        f'<h1>{escape(run.config_name)}</h1><p class="quiet">portdet align: {escape(intro)} {names}</p>'
         f'<div class="verdict {tone}"><b>{word}</b><p>{escape(run.verdict)}</p>'
         f'<p class="rule">Rule: {escape(run.rule_text)}</p></div>'
     )
@@ -114,12 +115,23 @@ def _cards(run: AlignRun) -> str:
 def _charts(run: AlignRun) -> str:
     legend = "".join(f"<span>{_swatch(i)}{escape(b.name)}</span>" for i, b in enumerate(run.backends))
     charts = [
-        ("AP50 per epoch", line_chart(_epoch_curves(run, "AP50"), x_label="epoch", markers=True)),
-        ("AP per epoch", line_chart(_epoch_curves(run, "AP"), x_label="epoch", markers=True)),
+        *((f"{metric} per epoch", _epoch_chart(run, metric)) for metric in ("AP50", "AP")),
         ("Loss per step (log scale)", line_chart(_loss_curves(run), x_label="step", log=True)),
     ]
+    if run.reference:
+        legend += '<span><span class="swatch band"></span>dashed: ' + escape(run.reference.title)
+        legend += f"{'; shaded: what its spread allows' if run.reference.spread else ''}</span>"
     cards = "".join(f'<div class="card"><h3>{title}</h3>{svg}</div>' for title, svg in charts)
     return f'<div class="legend">{legend}</div><div class="charts">{cards}</div>'
+
+
+def _epoch_chart(run: AlignRun, metric: str) -> str:
+    behind = None
+    if run.reference:
+        band = [(epoch, low, high) for epoch, (low, high) in run.reference.allowed(metric).items()]
+        curves = [(name, list(run.reference.curve(name, metric).items())) for name in run.reference.curves]
+        behind = Background(band, [(name, points) for name, points in curves if points])
+    return line_chart(_epoch_curves(run, metric), x_label="epoch", markers=True, background=behind)
 
 
 def _epoch_curves(run: AlignRun, metric: str) -> list[Curve]:
@@ -156,6 +168,22 @@ def _table(
     return f'<div class="card scroll{long}"><table>{head}<tbody>{"".join(lines)}</tbody></table></div>'
 
 
+def _against(run: AlignRun) -> str:
+    """The runs beside published curves, with where those come from."""
+    if run.reference is None:
+        return ""
+    note = ". ".join(filter(None, [run.reference.trained, f"Source: {run.reference.source}"]))
+    tables = []
+    for metric in shown_metrics(run):
+        (first, *head), rows = against_cells(run, metric)
+        top = f"<th>{metric}, {escape(first)}</th>" + "".join(f"<th>{escape(word)}</th>" for word in head)
+        body = "".join(f"<tr><th>{row[0]}</th>{''.join(f'<td>{cell}</td>' for cell in row[1:])}</tr>" for row in rows)
+        tables.append(
+            f'<div class="card scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+        )
+    return _section(f"Against {run.reference.title}", note, f'<div class="tables wide">{"".join(tables)}</div>')
+
+
 def _epochs(run: AlignRun) -> str:
     tables = [_table(run, f"{m}, epoch", epoch_table(run, m), number, difference) for m in ("AP50", "AP")]
     return f'<div class="tables">{"".join(tables)}</div>'
@@ -169,11 +197,17 @@ def _losses(run: AlignRun) -> str:
     return _table(run, "step", loss_table(run), loss_number, relative)
 
 
+_MARKS = {
+    True: '<span class="ok">✓ holds</span>',
+    False: '<span class="failed">✗ fails</span>',
+    None: '<span class="unsure">? undecided</span>',
+}
+
+
 def _checks(run: AlignRun) -> str:
     lines = []
     for check in run.checks:
-        mark = '<span class="ok">✓ holds</span>' if check.passed else '<span class="failed">✗ fails</span>'
-        lines.append([escape(check.name), mark, escape(check.detail)])
+        lines.append([escape(check.name), _MARKS[check.passed], escape(check.detail)])
     return _words(["check", "", "figures"], lines)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from portdet.errors import PortdetError
 from portdet.files import write_text
+from portdet.report.align_reference import Reference, Span, values_of
 
 # (epoch, step or name; one value per backend, None where undefined; largest difference)
 Rows = list[tuple[int | str, list[float | None], float | None]]
@@ -36,10 +37,10 @@ class BackendRun:
 
 @dataclass
 class Check:
-    """One gate of the rule: what was compared, whether it held, and the figures in words."""
+    """One gate of the rule: what was compared, whether it held (None: it could not decide), the figures in words."""
 
     name: str
-    passed: bool
+    passed: bool | None
     detail: str
 
 
@@ -48,7 +49,8 @@ class AlignRun:
     """All backends side by side; the first one is the reference.
 
     `rule_text`: the rule as a sentence. `verdict`: the finding as a sentence. `passed`: None where the rule could
-    not decide. `pictures`: of all backends together, name -> file, relative to the JSON's folder.
+    not decide. `pictures`: of all backends together, name -> file, relative to the JSON's folder. `reference`: curves
+    of others, which the runs are compared with. `intro`: what these runs are; empty: one training per backend.
     """
 
     config_name: str
@@ -59,6 +61,8 @@ class AlignRun:
     checks: list[Check] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
+    reference: Reference | None = None
+    intro: str = ""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
@@ -70,6 +74,8 @@ class AlignRun:
             values: dict[str, Any] = json.loads(text)
             values["backends"] = [BackendRun(**run) for run in values["backends"]]
             values["checks"] = [Check(**check) for check in values.get("checks", [])]
+            if reference := values.get("reference"):
+                values["reference"] = Reference(**reference)
             return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise PortdetError(f"not an alignment's data: {error}", where=where, fix="run `portdet align`") from None
@@ -94,6 +100,17 @@ def epoch_table(run: AlignRun, metric: str) -> Rows:
         if any(value is not None for value in values):
             rows.append((epoch, values, spread(values)))
     return rows
+
+
+def against_table(run: AlignRun, metric: str) -> list[tuple[int, list[float | None], list[float | None], Span | None]]:
+    """Rows (epoch, value per run, value per curve of the reference, what is allowed there, None where unknown)."""
+    if run.reference is None:
+        return []
+    ours = [values_of(backend.epochs, metric) for backend in run.backends]
+    theirs = [run.reference.curve(name, metric) for name in run.reference.curves]
+    allowed = run.reference.allowed(metric)
+    epochs = sorted({epoch for curve in theirs for epoch in curve})
+    return [(e, [c.get(e) for c in ours], [c.get(e) for c in theirs], allowed.get(e)) for e in epochs]
 
 
 def loss_table(run: AlignRun, rows: int = 12) -> Rows:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from portdet.report.align_run import AlignRun, Rows, epoch_table, metric_table
+from portdet.report.align_reference import Span, beside
+from portdet.report.align_run import AlignRun, Rows, against_table, epoch_table, metric_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,15 +48,69 @@ def console_table(run: AlignRun) -> Table:
     return table
 
 
+def against_tables(run: AlignRun) -> list[Table]:
+    """Runs beside published curves: per judged metric a row per epoch; what is allowed, and how far outside."""
+    from rich.table import Table
+    from rich.text import Text
+
+    tables = []
+    for metric in shown_metrics(run):
+        head, rows = against_cells(run, metric)
+        title = run.reference.title if run.reference else ""
+        table = Table(title=f"{metric} against {title}", title_justify="left")
+        for word in head:
+            table.add_column(Text(word), justify="right")
+        for row in rows:
+            table.add_row(*row)
+        tables.append(table)
+    return tables
+
+
+def shown_metrics(run: AlignRun) -> list[str]:
+    """What the runs are judged by; AP where nothing has a known spread."""
+    reference = run.reference
+    return [] if reference is None else list(reference.spread) or reference.metrics()[:1]
+
+
+def against_cells(run: AlignRun, metric: str) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells of one such table, in words."""
+    theirs = run.reference.curves if run.reference else {}
+    head = ["epoch", *(backend.name for backend in run.backends), "outside by", "allowed", *theirs]
+    rows = [
+        [str(epoch), *map(number, ours), outside(ours, allowed), band(allowed), *map(number, curves)]
+        for epoch, ours, curves, allowed in against_table(run, metric)
+    ]
+    return head, rows
+
+
+def outside(values: Sequence[float | None], allowed: Span | None) -> str:
+    """The furthest that any value lies outside, signed; 0 where all lie inside."""
+    there = [value for value in values if value is not None]
+    if allowed is None or not there:
+        return ""
+    far = max((beside(value, allowed) for value in there), key=abs)
+    return f"{far:+.3f}" if far else "0"
+
+
+def band(allowed: Span | None) -> str:
+    return "" if allowed is None else f"{allowed[0]:.3f} to {allowed[1]:.3f}"
+
+
 def markdown(run: AlignRun) -> str:
     """The verdict, AP50 (AP) per epoch, and the final numbers, as Markdown."""
     names = [backend.name for backend in run.backends]
     per_epoch = [[str(epoch), *cells, apart] for epoch, cells, apart in _both(run)]
     final = _cells(metric_table(run), number, difference)
+    against = []
+    for metric in shown_metrics(run):
+        head, rows = against_cells(run, metric)
+        title = run.reference.title if run.reference else ""
+        against += [f"{metric} against {_escape(title)}:", _markdown_table(head, rows)]
     return "\n\n".join(
         [
             f"**{_escape(run.verdict)}**",
             f"Rule: {_escape(run.rule_text)}",
+            *against,
             "AP50 (AP) per epoch:",
             _markdown_table(["epoch", *names, "largest difference of AP50"], per_epoch),
             "At the end:",
@@ -65,11 +120,13 @@ def markdown(run: AlignRun) -> str:
 
 
 def _both(run: AlignRun) -> list[tuple[int | str, list[str], str]]:
-    ap = {epoch: values for epoch, values, _ in epoch_table(run, "AP")}
+    ap, ap50 = ({row[0]: row[1:] for row in epoch_table(run, metric)} for metric in ("AP", "AP50"))
+    none: tuple[list[float | None], None] = ([None] * len(run.backends), None)
     rows = []
-    for epoch, values, apart in epoch_table(run, "AP50"):
-        pairs = zip(values, ap.get(epoch, [None] * len(values)), strict=True)
-        rows.append((epoch, [f"{number(a)} ({number(b)})" for a, b in pairs], difference(apart)))
+    for epoch in sorted(ap | ap50, key=int):
+        (strict_values, _), (values, apart) = ap.get(epoch, none), ap50.get(epoch, none)
+        cells = [f"{number(a)} ({number(b)})" for a, b in zip(values, strict_values, strict=True)]
+        rows.append((epoch, cells, difference(apart)))
     return rows
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from portdet.evaluate.coco_map import NAMES, RECALLS, CocoScores, text
 from portdet.files import replacing
+from portdet.report.align_reference import Reference
 from portdet.report.align_run import AlignRun
 from portdet.report.colours import colour, hexadecimal
 from portdet.session import Array
@@ -89,6 +90,8 @@ def side_by_side(path: Path, run: AlignRun) -> None:
             width = max(0.8, 3.2 - index)  # thinner above thicker: equal curves all show
             colour_of = hexadecimal(colour(index))
             loss.plot(steps, backend.step_losses, linewidth=width, label=backend.name, color=colour_of, alpha=0.85)
+        for axes, metric in ((ap50, "AP50"), (ap, "AP")):
+            _published(axes, run.reference, metric)
         for axes, title, unit in (
             (ap50, "AP at IoU .50, per epoch", "epoch"),
             (ap, "AP at IoU .50:.95, per epoch", "epoch"),
@@ -103,7 +106,21 @@ def side_by_side(path: Path, run: AlignRun) -> None:
             _whole_epochs(axes)
         if any(value > 0 for backend in run.backends for value in backend.step_losses):
             loss.set_yscale("log")
-        figure.suptitle(f"{run.config_name}: {len(run.backends)} backends side by side", fontweight="bold")
+        title = f"{run.config_name}: {len(run.backends)} {'runs' if run.intro else 'backends'} side by side"
+        figure.suptitle(f"{title}, against {run.reference.title}" if run.reference else title, fontweight="bold")
+
+
+def _published(axes: Any, reference: Reference | None, metric: str) -> None:
+    """The reference's curves, dashed and grey; what they allow, shaded."""
+    if reference is None:
+        return
+    if allowed := reference.allowed(metric):
+        low, high = zip(*allowed.values(), strict=True)
+        axes.fill_between(list(allowed), low, high, color="#888888", alpha=0.25, label="allowed", zorder=0)
+    for index, name in enumerate(reference.curves):
+        if curve := reference.curve(name, metric):
+            style = {"color": "#777777", "linestyle": "--", "linewidth": 1.2, "marker": "+x1234"[index % 6]}
+            axes.plot(list(curve), list(curve.values()), label=name, zorder=1, **style)
 
 
 def labels(path: Path, ground_truth: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -22,11 +22,28 @@ class Curve:
     index: int
 
 
-def line_chart(curves: Sequence[Curve], *, x_label: str, log: bool = False, markers: bool = False) -> str:
+@dataclass(frozen=True)
+class Background:
+    """What the curves are held against: (x, low, high) of a band, drawn shaded, and grey curves by name."""
+
+    band: Sequence[tuple[float, float, float]] = ()
+    curves: Sequence[tuple[str, Sequence[tuple[float, float]]]] = ()
+
+
+def line_chart(
+    curves: Sequence[Curve],
+    *,
+    x_label: str,
+    log: bool = False,
+    markers: bool = False,
+    background: Background | None = None,
+) -> str:
     """A chart of the curves; `log` needs positive values (others are left out), otherwise the axis starts at 0."""
     curves = [_thin(_positive(curve)) if log else _thin(curve) for curve in curves]
-    xs = [x for curve in curves for x in curve.xs]
-    ys = [math.log10(y) if log else y for curve in curves for y in curve.ys]
+    behind = background or Background()
+    points = [point for _, curve in behind.curves for point in curve] + [(x, high) for x, _, high in behind.band]
+    xs = [x for curve in curves for x in curve.xs] + [x for x, _ in points]
+    ys = [math.log10(y) if log else y for curve in curves for y in curve.ys] + [y for _, y in points]
     if not xs:
         return '<p class="quiet">Nothing was measured.</p>'
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
@@ -52,14 +69,34 @@ def line_chart(curves: Sequence[Curve], *, x_label: str, log: bool = False, mark
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     parts.append(f'<path class="axis" d="M{_LEFT} {HEIGHT - _BOTTOM}H{WIDTH - _RIGHT}"/>')
     parts.append(f'<text class="tick" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    parts += _behind(behind, at)
     for curve in curves:
         parts.append(_curve(curve, [at(x, y) for x, y in zip(curve.xs, curve.ys, strict=True)], markers))
     return "".join(parts) + "</svg>"
 
 
+def _behind(behind: Background, at: Callable[[float, float], tuple[float, float]]) -> list[str]:
+    """The band as one shape, the grey curves as dashed lines."""
+    edge = [at(x, high) for x, _, high in behind.band] + [at(x, low) for x, low, _ in reversed(behind.band)]
+    out = [f'<polygon class="band" points="{_path(edge)}"/>'] if edge else []
+    for name, points in behind.curves:
+        shown = [at(x, y) for x, y in points]
+        out.append(
+            f'<polyline class="curve published" points="{_path(shown)}"><title>{escape(name)}</title></polyline>'
+        )
+        for (x, y), (epoch, value) in zip(shown, points, strict=True):
+            note = f"<title>{escape(name)}, {epoch:g}: {value:.4g}</title>"
+            out.append(f'<path class="published-dot" d="M{x - 4:g} {y}h8M{x} {y - 4:g}v8">{note}</path>')
+    return out
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x},{y}" for x, y in points)
+
+
 def _curve(curve: Curve, points: Sequence[tuple[float, float]], markers: bool) -> str:
     """A polyline, and dots that show their value; later backends are thinner, so that equal curves all show."""
-    path = " ".join(f"{x},{y}" for x, y in points)
+    path = _path(points)
     width = max(1.2, 4.2 - 1.3 * curve.index)
     out = [f'<polyline class="curve c{curve.index}" stroke-width="{width:g}" points="{path}"/>']
     if markers or len(points) < 3:
