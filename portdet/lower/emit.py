@@ -251,19 +251,27 @@ def _child_classes(module: ModuleGraph) -> list[str]:
 
 
 def _by_name(items: list[Any], name: Callable[[Any], str], uses: Callable[[Any], list[str]]) -> dict[str, list[Any]]:
-    """Instances by name, every name after the ones it uses."""
+    """Instances by name, every name after the ones it uses. Raises PortdetError for a name that needs itself."""
     instances: dict[str, list[Any]] = {}
     for item in items:
         instances.setdefault(name(item), []).append(item)
     ordered: dict[str, list[Any]] = {}
+    inside: list[str] = []  # names that wait for what they use
 
     def place(key: str) -> None:
         if key in ordered or key not in instances:
             return
+        inside.append(key)
         for item in instances[key]:
             for used in uses(item):
-                if used != key:
-                    place(used)
+                if used in inside:
+                    raise PortdetError(
+                        f"{used} needs another {used}: {' -> '.join([*inside[inside.index(used) :], used])}",
+                        where=item.where,
+                        fix=f"give one of them another name: the source says what {used} is before its first use",
+                    )
+                place(used)
+        inside.pop()
         ordered[key] = instances[key]
 
     for key in instances:

@@ -140,6 +140,68 @@ def test_a_missing_op_names_the_spec_line_and_the_file_to_change() -> None:
     assert "target.py" in caught.value.fix
 
 
+HALVED = halved
+
+
+def namesake() -> Any:
+    """Another function of the name `halved`; by way of `doubled` it calls the first one."""
+
+    @function
+    def doubled(x: Any) -> Any:
+        return HALVED(x, 0.5)
+
+    @function
+    def halved(x: Any) -> Any:
+        return doubled(x) / 4
+
+    return halved
+
+
+@function
+def countdown(x: Any, steps: int) -> Any:
+    y = ops.exp(x)
+    return y if steps == 0 else countdown(y, steps - 1)
+
+
+def test_a_function_that_needs_one_of_its_name_is_an_error() -> None:
+    """By way of another function, or by recursion: never a KeyError or an endless descent."""
+    other = namesake()
+
+    class Calls(Net):
+        def loss(self, images: Any, scale: Any) -> Any:
+            return {"loss": ops.sum(other(images * scale), axis=None)}
+
+    class CountsDown(Net):
+        def loss(self, images: Any, scale: Any) -> Any:
+            return {"loss": ops.sum(countdown(images * scale, 2), axis=None)}
+
+    with pytest.raises(PortdetError, match=r"test_lowering.py:\d+: halved needs .* halved -> doubled -> h") as caught:
+        emit(traced(Calls()), TARGET, title="")
+    assert "another name" in caught.value.fix
+    with pytest.raises(PortdetError, match="countdown needs another countdown: countdown -> countdown"):
+        emit(traced(CountsDown()), TARGET, title="")
+
+
+def test_a_module_that_holds_one_of_its_class_is_an_error() -> None:
+    class Nest(Module):
+        def __init__(self, depth: int) -> None:
+            self.unit = Nest(depth - 1) if depth else Unit(3, 3)
+
+        def forward(self, x: Any) -> Any:
+            return self.unit(x)
+
+    class NestNet(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nest = Nest(2)
+
+        def predict(self, images: Any) -> Any:
+            return self.nest(images)
+
+    with pytest.raises(PortdetError, match="Nest needs another Nest: Nest -> Nest"):
+        emit(traced(NestNet()), TARGET, title="")
+
+
 def test_a_missing_layer_is_an_error() -> None:
     short = replace(TARGET, layers={"Conv2d": TARGET.layers["Conv2d"]})
     with pytest.raises(PortdetError, match="no layer BatchNorm2d"):
