@@ -45,8 +45,8 @@ def page(run: AlignRun, folder: Path) -> str:
     """The whole page. Raises PortdetError for a picture that is missing or of a kind browsers do not show."""
     parts = [
         _verdict(run),
-        _section("Backends", "", _cards(run)),
-        _section("Curves", "Equal curves lie on each other: the first backend is drawn thickest.", _charts(run)),
+        _section("Runs" if run.intro else "Backends", "", _cards(run)),
+        _section("Curves", "Equal curves lie on each other: the first one is drawn thickest.", _charts(run)),
         _section("Checks", "", _checks(run)) if run.checks else "",
         _against(run),
         _section("AP per epoch", "On the same validation images, after each epoch.", _epochs(run)),
@@ -101,7 +101,7 @@ def _cards(run: AlignRun) -> str:
             "AP": number(_defined(backend.metrics, "AP")),
             "version": backend.version,
             "device": backend.device,
-            "time": duration(backend.seconds),
+            "time": duration(backend.seconds) if backend.seconds else "",
         }
         rows = "".join(f"<dt>{k}</dt><dd>{escape(v)}</dd>" for k, v in facts.items() if v)
         cards.append(
@@ -116,8 +116,9 @@ def _charts(run: AlignRun) -> str:
     legend = "".join(f"<span>{_swatch(i)}{escape(b.name)}</span>" for i, b in enumerate(run.backends))
     charts = [
         *((f"{metric} per epoch", _epoch_chart(run, metric)) for metric in ("AP50", "AP")),
-        ("Loss per step (log scale)", line_chart(_loss_curves(run), x_label="step", log=True)),
     ]
+    if any(backend.step_losses for backend in run.backends) or not run.intro:
+        charts.append(("Loss per step (log scale)", line_chart(_loss_curves(run), x_label="step", log=True)))
     if run.reference:
         legend += '<span><span class="swatch band"></span>dashed: ' + escape(run.reference.title)
         legend += f"{'; shaded: what its spread allows' if run.reference.spread else ''}</span>"

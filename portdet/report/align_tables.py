@@ -77,7 +77,7 @@ def against_cells(run: AlignRun, metric: str) -> tuple[list[str], list[list[str]
     theirs = run.reference.curves if run.reference else {}
     head = ["epoch", *(backend.name for backend in run.backends), "outside by", "allowed", *theirs]
     rows = [
-        [str(epoch), *map(number, ours), outside(ours, allowed), band(allowed), *map(number, curves)]
+        [str(epoch), *map(_there, ours), outside(ours, allowed), band(allowed), *map(_there, curves)]
         for epoch, ours, curves, allowed in against_table(run, metric)
     ]
     return head, rows
@@ -90,6 +90,10 @@ def outside(values: Sequence[float | None], allowed: Span | None) -> str:
         return ""
     far = max((beside(value, allowed) for value in there), key=abs)
     return f"{far:+.3f}" if far else "0"
+
+
+def _there(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def band(allowed: Span | None) -> str:

@@ -99,13 +99,16 @@ def side_by_side(path: Path, run: AlignRun) -> None:
         ):
             axes.set_title(title)
             axes.set_xlabel(unit)
-            if axes.lines:
-                axes.legend()
+            if any(len(line.get_xdata()) for line in axes.lines):
+                axes.legend(fontsize=8 if run.reference else None)
         for axes in (ap50, ap):
             axes.set_ylim(bottom=0)
             _whole_epochs(axes)
         if any(value > 0 for backend in run.backends for value in backend.step_losses):
             loss.set_yscale("log")
+        elif not any(backend.step_losses for backend in run.backends):
+            loss.set_axis_off()
+            loss.text(0.5, 0.5, "no losses were kept", ha="center", transform=loss.transAxes)
         title = f"{run.config_name}: {len(run.backends)} {'runs' if run.intro else 'backends'} side by side"
         figure.suptitle(f"{title}, against {run.reference.title}" if run.reference else title, fontweight="bold")
 
