@@ -8,10 +8,18 @@ is an error that names the nearest known one. `Config.dump` writes the resolved 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from portdet.errors import PortdetError, nearest
 
@@ -37,8 +45,11 @@ class DataConfig(Section):
     scene_size: int = Field(128, description="scenes: side of the drawn images in pixels")
     fraction: float = Field(1.0, gt=0, le=1, description="share of the training images that is used")
     imgsz: int = Field(416, description="side of the network input in validation, and in training unless sizes is set")
-    resize: Literal["stretch", "letterbox"] = Field(
-        "stretch", description="how unaugmented images become square; letterbox keeps the aspect ratio, as darknet"
+    resize: Literal["stretch", "stretch_cubic", "letterbox"] = Field(
+        "stretch",
+        description="how unaugmented images become square. stretch: bicubic to enlarge, nearest to shrink, or bilinear "
+        "(mindspore-ai/models); stretch_cubic: OpenCV's bicubic (PaddleDetection); letterbox keeps the aspect ratio, "
+        "as darknet",
     )
     sizes: list[int] = Field(default_factory=list, description="multi-scale training sizes; empty: imgsz alone")
     resize_rate: int = Field(1, ge=1, description="multi-scale: batches that share one size")
@@ -56,19 +67,60 @@ class DataConfig(Section):
     bad_image: Literal["error", "skip"] = Field("error", description="an unreadable image: stop, or skip and count it")
 
 
-class AugmentConfig(Section):
-    """Training augmentation of mindspore-ai/models YOLOv3 (`transforms.py`), each step with its constants."""
+AugmentKind = Literal["yolov3", "ppyolo"]
 
+
+class AugmentConfig(Section):
+    """Training augmentation as the original of a detector has it. A key of the other kind is an error."""
+
+    KEYS: ClassVar[dict[AugmentKind, tuple[str, ...]]] = {
+        "yolov3": ("jitter", "scale", "hue", "saturation", "value", "trials"),
+        "ppyolo": ("mixup_epochs", "mixup_beta", "distort", "expand", "expand_ratio", "crop_tries"),
+    }
+
+    kind: AugmentKind = Field(
+        "yolov3", description="yolov3: mindspore-ai/models' transforms.py; ppyolo: PaddleDetection 2.4's PP-YOLO reader"
+    )
     enabled: bool = Field(True, description="off: the image is only resized, as in validation")
-    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
-    jitter: float = Field(0.3, ge=0, lt=1, description="aspect ratio is drawn from (1-j)/(1+j) to (1+j)/(1-j)")
-    scale: tuple[float, float] = Field((0.25, 2.0), description="range of the size, relative to the input")
-    hue: float = Field(0.1, ge=0, description="largest shift of the hue, as a share of the circle")
-    saturation: float = Field(1.5, ge=1, description="largest factor of the saturation (and its inverse)")
-    value: float = Field(1.0, ge=1, description="largest factor of the brightness (and its inverse)")
-    trials: int = Field(10, ge=1, description="placements that are drawn before the image is left as it is")
-    random_interpolation: bool = Field(True, description="draw the interpolation per image; off: bilinear")
     close_last: int = Field(0, ge=0, description="epochs at the end without augmentation (close_mosaic)")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    random_interpolation: bool = Field(
+        True, description="draw the interpolation, yolov3: per image; ppyolo: per batch; off: bilinear"
+    )
+    jitter: float = Field(0.3, ge=0, lt=1, description="yolov3: aspect ratio is drawn from (1-j)/(1+j) to (1+j)/(1-j)")
+    scale: tuple[float, float] = Field((0.25, 2.0), description="yolov3: range of the size, relative to the input")
+    hue: float = Field(0.1, ge=0, description="yolov3: largest shift of the hue, as a share of the circle")
+    saturation: float = Field(1.5, ge=1, description="yolov3: largest factor of the saturation (and its inverse)")
+    value: float = Field(1.0, ge=1, description="yolov3: largest factor of the brightness (and its inverse)")
+    trials: int = Field(10, ge=1, description="yolov3: placements that are drawn before the image is left as it is")
+    mixup_epochs: int = Field(
+        25000, ge=0, description="ppyolo: first epochs in which two images are mixed (mixup_epoch there); 0: none"
+    )
+    mixup_beta: float = Field(1.5, gt=0, description="ppyolo: both parameters of the mixture's Beta distribution")
+    distort: float = Field(
+        0.5, ge=0, le=1, description="ppyolo: probability of each change of brightness, contrast, saturation, hue"
+    )
+    expand: float = Field(0.5, ge=0, le=1, description="ppyolo: probability that the image gets a larger canvas")
+    expand_ratio: float = Field(4.0, ge=1, description="ppyolo: largest canvas, relative to the image's sides")
+    crop_tries: int = Field(50, ge=0, description="ppyolo: windows that are drawn for each IoU threshold; 0: no crop")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether two images are ever mixed into one."""
+        return self.enabled and self.kind == "ppyolo" and self.mixup_epochs > 0
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> AugmentConfig:
+        for kind, keys in self.KEYS.items():
+            for key in keys if kind != self.kind else ():
+                if key in self.model_fields_set:
+                    raise ValueError(f"'{key}' is a key of augment.kind={kind}, and the kind is {self.kind}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _own_keys(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        others = {key for kind, keys in self.KEYS.items() if kind != self.kind for key in keys}
+        return {key: value for key, value in values(self).items() if key not in others}
 
 
 Warmup = Literal["mindspore", "ppdet"]
@@ -153,6 +205,8 @@ class TrainConfig(Section):
         "torch", description="torch, mindspore, paddle or another installed backend"
     )
     device: str = Field("cpu", description="cpu, cuda, cuda:1, npu, npu:0 (Ascend); absent: an error, never a fallback")
+    devices: int = Field(1, ge=1, description="processes, each with a device, that share every batch (data parallel)")
+    sync_bn: bool = Field(True, description="with devices: batch norm's statistics are of the whole batch")
     mode: Literal["default", "eager", "compiled"] = Field(
         "default",
         description="compiled: torch.compile, ms.jit graph mode, paddle.jit.to_static; "

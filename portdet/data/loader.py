@@ -3,96 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from portdet.config import AugmentConfig, Config
-from portdet.data.augment import augment, over_one_pixel
+from portdet.config import Config
 from portdet.data.order import batch_size, epoch_order, steps_per_epoch
+from portdet.data.prepare import EvalPreparer, Task, TrainPreparer
 from portdet.data.random import generator
 from portdet.data.records import Dataset, Finding, Report
-from portdet.data.transforms import Table, fit, fit_boxes, normalisation, normalise
-from portdet.data.workers import Extras, Workers
+from portdet.data.transforms import normalisation
+from portdet.data.workers import Workers
 from portdet.errors import PortdetError
 from portdet.session import Batch, EvalBatch
 
 Float = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Task:
-    """Images of one batch by their positions in the data set, and the side they get."""
-
-    positions: tuple[int, ...]
-    size: int
-    epoch: int = 0
-    augmented: bool = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return len(self.positions), 3, self.size, self.size
-
-
-@dataclass(frozen=True)
-class TrainPreparer:
-    """Fills training batches; a copy is in every worker."""
-
-    dataset: Dataset
-    augment: AugmentConfig
-    max_boxes: int
-    resize: str
-    table: Table
-    seed: int
-
-    def __call__(self, task: Task, images: Float) -> Extras:
-        """`images` (B, 3, S, S); returns boxes (B, T, 4), labels (B, T), valid (B, T), image ids (B,)."""
-        count = len(task.positions)
-        boxes = np.zeros((count, self.max_boxes, 4), np.float32)
-        labels = np.zeros((count, self.max_boxes), np.int32)
-        valid = np.zeros((count, self.max_boxes), bool)
-        ids = np.zeros(count, np.int64)
-        for i, position in enumerate(task.positions):
-            ids[i] = self.dataset.records[position].image_id
-            found, classes = self._image(task, position, images[i])
-            boxes[i, : len(found)], labels[i, : len(found)], valid[i, : len(found)] = found, classes, True
-        return boxes, labels, valid, ids
-
-    def _image(self, task: Task, position: int, out: Float) -> tuple[Float, NDArray[np.int32]]:
-        record = self.dataset.records[position]
-        image = self.dataset.read(record)
-        rng = generator(self.seed, task.epoch, position, "augment")
-        if task.augmented:
-            done = augment(image, record.boxes, task.size, self.augment, self.max_boxes, rng)
-            normalise(done.image, self.table, out)
-            return done.boxes, record.labels[done.kept]
-        normalise(fit(image, task.size, self.resize), self.table, out)
-        boxes = fit_boxes(record.boxes, record.width, record.height, task.size, self.resize)
-        kept = rng.permutation(len(boxes))[: self.max_boxes] if len(boxes) > self.max_boxes else np.arange(len(boxes))
-        kept = kept[over_one_pixel(boxes[kept])]
-        return boxes[kept], record.labels[kept]
-
-
-@dataclass(frozen=True)
-class EvalPreparer:
-    """Fills validation batches."""
-
-    dataset: Dataset
-    resize: str
-    table: Table
-
-    def __call__(self, task: Task, images: Float) -> Extras:
-        """`images` (B, 3, S, S); returns image ids (B,) and original sizes (B, 2), width first."""
-        records = [self.dataset.records[position] for position in task.positions]
-        for i, record in enumerate(records):
-            if i and task.positions[i] == task.positions[i - 1]:
-                images[i] = images[i - 1]
-            else:
-                normalise(fit(self.dataset.read(record), task.size, self.resize), self.table, images[i])
-        ids = np.array([r.image_id for r in records], np.int64)
-        return ids, np.array([(r.width, r.height) for r in records], np.int64)
 
 
 class _Loader:
@@ -140,7 +66,12 @@ class TrainLoader(_Loader):
             )
         self.report = Report()
         self.report.count(Finding.LEFT_OVER, number=max(len(dataset) - self.steps_per_epoch * data.batch, 0))
-        _check_limit(dataset, data.max_boxes, data.too_many_boxes, self.report)
+        if config.augment.mixes and not scores:
+            raise PortdetError(
+                "mixed images need a model whose loss weighs boxes, and this model's does not",
+                fix="set augment.mixup_epochs=0",
+            )
+        _check_limit(dataset, config, self.report)
         self._dataset, self._config, self._seed = dataset, config, seed
         self._rank, self._world, self._scores, self._noise_shape = rank, world, scores, noise
         self._sizes = tuple(data.sizes) or (data.imgsz,)
@@ -150,11 +81,15 @@ class TrainLoader(_Loader):
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` (from 0), from `start_step` on. Starting another epoch ends this one."""
-        for task, images, (boxes, labels, valid, ids) in self._workers.run(self._tasks(epoch, start_step)):
-            for position in np.flatnonzero(~valid.any(1)):
-                self.report.count(Finding.ALL_LOST, self._dataset.records[task.positions[position]].name)
-            scores = valid.astype(np.float32) if self._scores else None
-            yield Batch(images, boxes, labels, valid, ids, scores, self._noise(task))
+        for task, images, (boxes, labels, scores, valid, ids, counts) in self._workers.run(
+            self._tasks(epoch, start_step)
+        ):
+            for position, count in zip(task.positions, counts.tolist(), strict=True):
+                name = self._dataset.records[position].name
+                self.report.count(Finding.ALL_LOST, name, int(count == 0))
+                if self._config.augment.kind == "ppyolo":
+                    self.report.count(Finding.CUT, name, max(count - self._config.data.max_boxes, 0))
+            yield Batch(images, boxes, labels, valid, ids, scores if self._scores else None, self._noise(task))
 
     def _noise(self, task: Task) -> Float | None:
         if self._noise_shape is None:
@@ -176,7 +111,7 @@ class TrainLoader(_Loader):
             if len(self._sizes) > 1:
                 size = batch_size(self._sizes, epoch, step, count=count, rate=data.resize_rate, seed=self._seed)
             positions = tuple(order[step * each : (step + 1) * each].tolist())
-            yield Task(positions, size, epoch, augmented)
+            yield Task(positions, size, epoch, step, augmented)
 
 
 class EvalLoader(_Loader):
@@ -202,15 +137,26 @@ class EvalLoader(_Loader):
             yield Task(tuple(min(first + i, self._count - 1) for i in range(self._batch)), self._size)
 
 
-def _check_limit(dataset: Dataset, limit: int, policy: str, report: Report) -> None:
-    """More boxes than the limit, found before the first step: an error, or counted as dropped in each epoch."""
-    over = [record for record in dataset.records if len(record.labels) > limit]
-    if over and policy == "error":
-        most = max(len(record.labels) for record in over)
+def _check_limit(dataset: Dataset, config: Config, report: Report) -> None:
+    """More boxes than the limit, found before the first step: an error, or counted.
+
+    Any two images may be mixed, so the fullest may meet itself. How many boxes a crop leaves is known only when it is
+    drawn: PP-YOLO's augmentation counts what is dropped as it happens.
+    """
+    limit, mixes = config.data.max_boxes, config.augment.mixes
+    most = max(len(record.labels) for record in dataset.records)
+    over = [record for record in dataset.records if len(record.labels) + mixes * most > limit]
+    if over and config.data.too_many_boxes == "error":
+        needed = most * (1 + mixes)
         raise PortdetError(
-            f"{len(over[0].labels)} boxes, the limit is {limit}; {len(over)} images have more, up to {most}",
+            f"{len(over[0].labels)} boxes, the limit is {limit}"
+            + (f", and it may be mixed with an image that has {most}" if mixes else "")
+            + f"; {len(over)} images have more, up to {needed}",
             where=over[0].name,
-            fix=f"set data.max_boxes={most}, or data.too_many_boxes=drop",
+            fix=f"set data.max_boxes={needed}, or data.too_many_boxes=drop",
         )
     for record in over:
-        report.count(Finding.OVER_LIMIT, record.name, len(record.labels) - limit)
+        if config.augment.kind == "ppyolo":
+            report.count(Finding.MAY_BE_CUT, record.name)
+        else:
+            report.count(Finding.OVER_LIMIT, record.name, len(record.labels) - limit)

@@ -35,6 +35,8 @@ class Finding(StrEnum):
     SIZE_DIFFERS = "annotations give another size than their image; the image's is used"
     FRACTION = "images are left out by data.fraction"
     OVER_LIMIT = "boxes are over data.max_boxes, so that many are dropped at random in each epoch"
+    MAY_BE_CUT = "images can come, mixed or alone, to more boxes than data.max_boxes; the last ones are dropped then"
+    CUT = "boxes were over data.max_boxes and were dropped"
     LEFT_OVER = "images do not fill a last batch and are left out, other ones in each epoch"
     ALL_LOST = "training images had no box over 1 px at the size of the input"
 

@@ -69,6 +69,8 @@ def letterbox_place(width: int, height: int, size: int) -> tuple[int, int, int, 
 
 def fit(image: Image, size: int, how: str) -> Image:
     """The network input of an evaluated image; `how` is `data.resize`."""
+    if how == "stretch_cubic":  # PaddleDetection's `interp: 2`; no filter where the image shrinks
+        return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
     return letterbox(image, size) if how == "letterbox" else stretch(image, size)
 
 
@@ -102,8 +104,18 @@ def normalisation(mean: Sequence[float], std: Sequence[float]) -> Table:
     return np.asarray(table, np.float32)
 
 
-def normalise(image: Image, table: Table, out: Float) -> None:
-    """Write a uint8 image (H, W, 3) into `out` (3, H, W), normalised."""
+def normalise(image: Image | Float, table: Table, out: Float) -> None:
+    """Write an image (H, W, 3), uint8 or float32 of 0..255 and beyond, into `out` (3, H, W), normalised.
+
+    A float image takes the line through the table's ends.
+    """
+    if image.dtype == np.float32:
+        scale = ((table[:, 255].astype(np.float64) - table[:, 0]) / 255).astype(np.float32)
+        for channel in range(3):
+            np.multiply(image[..., channel], scale[channel], out=out[channel])
+            out[channel] += table[channel, 0]
+        return
+    levels = np.asarray(image, np.uint8)
     for channel in range(3):
         # mode: with the default, "raise", numpy fills a second buffer first (3 times slower)
-        np.take(table[channel], image[..., channel], out=out[channel], mode="clip")
+        np.take(table[channel], levels[..., channel], out=out[channel], mode="clip")
