@@ -5,13 +5,15 @@ Index arithmetic is float32 by specification, in the reference too, so that ever
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from portdet import ops
 from portdet.spec import function
 
 Anchors = tuple[tuple[float, float], ...]
 """(width, height) in pixels of the network input."""
+
+Smoothing = float | Literal["ppdet"]
 
 
 @function
@@ -59,7 +61,7 @@ def cells(centre: Any, grid: Any) -> Any:
 
 @function
 def assign(
-    head: Any, place: Any, best: Any, labels: Any, valid: Any, first: int, classes: int, label_smooth: float
+    head: Any, place: Any, best: Any, labels: Any, valid: Any, first: int, classes: int, label_smooth: Smoothing
 ) -> tuple[Any, Any, Any, Any]:
     """Targets of one level, whose anchors are number first .. first + 2.
 
@@ -67,7 +69,9 @@ def assign(
     row (B, T) int32: which prediction answers, in the order row, column, anchor; 0 for boxes of other levels;
     winner (B, T) bool: boxes of this level; of several in one place the last, as later ones overwrite;
     offset (B, T, 2): centre within its cell, 0..1;
-    targets (B, T, classes): 1 for every class that any box in that place has; smoothed, only the winner's own.
+    targets (B, T, classes): 1 for every class that any box in that place has. label_smooth: s as mindspore-ai/models
+    has it, 1 - s for the winner's class alone and s / (classes - 1) for the others; 'ppdet': 1 - d and d for d =
+    min(1 / classes, 1 / 40).
     """
     grid = ops.constant(place, values=(head.shape[3], head.shape[2]))
     centre = place[..., 0:2]
@@ -81,9 +85,12 @@ def assign(
     later = ops.cast(ops.logical_and(same, ops.greater(turn, turn[:, None])), dtype="float")
     winner = ops.logical_and(mine, ops.less(ops.max(later, axis=2), 0.5))
     own = ops.cast(ops.equal(labels[:, :, None], ops.iota(labels, length=classes)), dtype="float")
-    if label_smooth:
+    if isinstance(label_smooth, float) and label_smooth:
         targets = own * (1 - label_smooth) + (1 - own) * (label_smooth / (classes - 1))
     else:
         targets = ops.minimum(ops.matmul(ops.cast(same, dtype="float"), own), 1.0)
+    if label_smooth == "ppdet":
+        small = min(1 / classes, 1 / 40)
+        targets = targets * (1 - 2 * small) + small
     offset = ops.cast(centre * grid - cell, dtype="float")
     return ops.cast(row, dtype="int32"), winner, offset, targets

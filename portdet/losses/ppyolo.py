@@ -98,10 +98,9 @@ def level_loss(
     """
     raw = level_rows(head, classes, iou_aware)
     flat = ops.reshape(raw, shape=(raw.shape[0], -1, classes + (6 if iou_aware else 5)))
-    row, winner, offset, targets = assign(head, place, best, labels, taken, first, classes, 0.0)
-    if label_smooth:
-        small = min(1 / classes, 1 / 40)
-        targets = targets * (1 - 2 * small) + small
+    row, winner, offset, targets = assign(
+        head, place, best, labels, taken, first, classes, "ppdet" if label_smooth else 0.0
+    )
     picked = ops.gather(flat, row)
     truth = ops.cast(place, dtype="float")
     score = ops.cast(winner, dtype="float") * scores

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from portdet import ops
-from portdet.assign.yolov3 import Anchors, assign
+from portdet.assign.yolov3 import Anchors, Smoothing, assign
 from portdet.losses.boxes import pairwise_iou
 from portdet.spec import function
+
+SizeLoss = Literal["squared", "absolute"]
 
 
 @function
@@ -50,14 +52,16 @@ def level_loss(
     first: int,
     anchors: Anchors,
     classes: int,
-    label_smooth: float,
+    label_smooth: Smoothing,
     ignore_threshold: float,
     ignore_all: bool,
     box_weight: float,
+    size_loss: SizeLoss,
 ) -> Any:
     """The terms xy, wh, objectness, class of one level (4,): sums over the batch, over the batch size.
 
-    Box terms weigh box_weight * (2 - w * h) (shares of the image). A cell without a box counts as background unless its
+    Box terms weigh box_weight * (2 - w * h) (shares of the image); that of width and height is half the square of the
+    error, or its size (ppdet). A cell without a box counts as background unless its
     prediction overlaps a box of this level (ignore_all: any box) by ignore_threshold or more.
     """
     raw = rows(head, classes + 5)
@@ -71,7 +75,7 @@ def level_loss(
         weight = weight * box_weight
     error = log_size - picked[..., 2:4]
     xy = ops.bce_with_logits(picked[..., 0:2], offset) * weight
-    wh = error * error * weight * 0.5
+    wh = (ops.abs(error) if size_loss == "absolute" else error * error * 0.5) * weight
     category = ops.bce_with_logits(picked[..., 5:], targets) * hit
 
     counted = ops.cast(valid, dtype="float")[:, :, None] if ignore_all else hit

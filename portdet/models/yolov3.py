@@ -8,7 +8,7 @@ images divided by 255. A profile is a set of defaults; every field may be set al
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,7 +16,7 @@ from portdet import ops
 from portdet.assign.yolov3 import Anchors, box_targets
 from portdet.config import Config as RunConfig
 from portdet.config import Section
-from portdet.losses.yolov3 import level_loss, level_predictions
+from portdet.losses.yolov3 import SizeLoss, level_loss, level_predictions
 from portdet.models.backbones.darknet import DarkNet
 from portdet.models.layers import ConvNorm, Padding, Variance
 from portdet.postprocess import yolov3
@@ -68,7 +68,10 @@ class Config(Section):
     ignore_threshold: float = Field(0.7, description="0.7 in mindspore-ai/models and darknet, 0.1 in LuoJiaNET")
     ignore_boxes: Literal["level", "all"] = Field("level", description="boxes that spare background: of the level, all")
     box_weight: float = Field(1.0, gt=0, description="factor on the terms xy and wh; AlexeyAB's iou_normalizer 0.75")
-    label_smooth: float = Field(0.0, ge=0, lt=1, description="0.1 where the original's label_smooth is on")
+    size_loss: SizeLoss = Field("squared", description="width and height: half the squared error; absolute in ppdet")
+    label_smooth: Annotated[float, Field(ge=0, lt=1)] | Literal["ppdet"] = Field(
+        0.0, description="0.1 where the original's label_smooth is on; ppdet: min(1 / classes, 1 / 40)"
+    )
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
@@ -143,7 +146,7 @@ class YOLOv3(Module):
             level = level_loss(
                 head, images, place, log_size, best, labels, valid,
                 first, s.anchors[first : first + 3], s.classes, s.label_smooth,
-                s.ignore_threshold, s.ignore_boxes == "all", s.box_weight,
+                s.ignore_threshold, s.ignore_boxes == "all", s.box_weight, s.size_loss,
             )  # fmt: skip
             levels.append(level)
         big, medium, small = levels

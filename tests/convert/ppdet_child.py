@@ -41,7 +41,7 @@ def outputs(weights: str, backend: str, fault: str = "") -> Arrays:
         corners, labels = boxes()
         batch = Batch(images(), corners, labels, np.ones(labels.shape, bool), np.arange(2))
         losses = session.train_step(batch, StepValues(lr=0.0)).losses
-        return out | {f"loss_{name}": np.array(value) for name, value in losses.items()}
+        return out | {name if name == "loss" else f"loss_{name}": np.array(value) for name, value in losses.items()}
 
 
 def run(request: Any) -> None:

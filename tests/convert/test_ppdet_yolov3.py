@@ -30,7 +30,7 @@ from tests.convert.ppdet_case import OUTPUTS, SIDE, digest, facts, kept_boxes
 
 HEADS = ("head0", "head1", "head2")
 FORMATS = {"torch": "pth", "mindspore": "ckpt", "paddle": "pdparams"}
-COMPARED = (*HEADS, "boxes", "scores", "loss_xy", "loss_obj", "loss_cls")
+COMPARED = (*HEADS, "boxes", "scores", "loss_xy", "loss_wh", "loss_obj", "loss_cls", "loss")
 BOUND = 1e-5
 
 _LATER = [

@@ -140,7 +140,12 @@ def test_golden_positives() -> None:
 
 
 def loop_loss(
-    heads: list[Array], truth: list[list[Array]], everyone: list[Array], size: tuple[int, int], threshold: float
+    heads: list[Array],
+    truth: list[list[Array]],
+    everyone: list[Array],
+    size: tuple[int, int],
+    threshold: float,
+    size_loss: str = "squared",
 ) -> dict[str, float]:
     """mindspore-ai/models' loss with torch's functions, one image and level at a time; `everyone`: boxes that spare
     background at all levels, empty lists: only the level's own."""
@@ -161,7 +166,10 @@ def loop_loss(
             hit = y[..., 4] > 0
             pixels = y[..., 2:4] * torch.tensor([width, height])
             error = torch.log(pixels / anchors)[hit] - raw[..., 2:4][hit]
-            sums["wh"] += float((0.5 * scale[hit][:, None] * error**2).sum())
+            if size_loss == "absolute":
+                sums["wh"] += float((scale[hit][:, None] * error.abs()).sum())
+            else:
+                sums["wh"] += float((0.5 * scale[hit][:, None] * error**2).sum())
             sums["cls"] += float(bce(raw[..., 5:][hit], y[..., 5:][hit], reduction="sum"))
             own = y[hit][:, :4] if not len(everyone) else torch.from_numpy(everyone[image])
             centre = (torch.sigmoid(raw[..., :2]) + grid) / shape
@@ -189,11 +197,13 @@ def iou_with_any(boxes: Any, others: Any) -> Any:
 
 @pytest.mark.parametrize("ignore", ["level", "all"])
 @pytest.mark.parametrize(("smooth", "threshold", "rounded"), [(0.0, 0.7, True), (0.1, 0.3, False), (0.0, 0.1, True)])
-def test_loss_equals_the_loop(ignore: str, smooth: float, threshold: float, rounded: bool) -> None:
+@pytest.mark.parametrize("size_loss", ["squared", "absolute"])
+def test_loss_equals_the_loop(ignore: str, smooth: float, threshold: float, rounded: bool, size_loss: str) -> None:
     width, height = 128, 96
     section = {
         "name": "yolov3", "classes": 4, "width": 0.125, "depths": (1, 1, 1, 1, 1),
         "ignore_boxes": ignore, "label_smooth": smooth, "ignore_threshold": threshold, "round_centres": rounded,
+        "size_loss": size_loss,
     }  # fmt: skip
     spec: Any = load_model(section).spec
     random = np.random.default_rng(3)
@@ -207,9 +217,23 @@ def test_loss_equals_the_loop(ignore: str, smooth: float, threshold: float, roun
         centre = (boxes[..., :2] + boxes[..., 2:]).astype(np.float64) / 2
         place = np.concatenate([np.floor(centre) if rounded else centre, boxes[..., 2:] - boxes[..., :2]], 2)
         everyone = [(place[i] / (width, height, width, height))[valid[i]] for i in range(2)]
-    want = loop_loss(heads, truth, everyone, (width, height), threshold)
+    want = loop_loss(heads, truth, everyone, (width, height), threshold, size_loss)
     for name, value in want.items():
         assert float(got[name]) == pytest.approx(value, rel=1e-6), name
+
+
+def test_labels_smoothed_as_ppdet_has_it() -> None:
+    """4 classes: d = 1/40; 50: d = 1/50. Every class of a place that two boxes share is a positive."""
+    boxes = np.array([[[10, 20, 41, 63], [10, 20, 41, 63]]], np.float32)
+    for classes, small in ((4, 0.025), (50, 0.02)):
+        heads = np.zeros((1, 1, 6, 6))
+        place, _, best = box_targets(boxes, np.zeros((1, 3, 96, 96)), ANCHORS, False)
+        labels, valid = np.array([[1, 2]], np.int32), np.ones((1, 2), bool)
+        _, winner, _, targets = assign(heads, place, best, labels, valid, 3, classes, "ppdet")
+        assert winner.tolist() == [[False, True]]
+        want = np.full(classes, small)
+        want[[1, 2]] = 1 - small
+        np.testing.assert_allclose(targets[0, 1], want, rtol=1e-12)
 
 
 def test_more_boxes_spare_more_background() -> None:

@@ -3,7 +3,7 @@
 from mindspore import Tensor, nn, ops
 
 
-def box_targets(boxes, images):  # yolov3.py:17
+def box_targets(boxes, images):  # yolov3.py:19
     boxes = boxes.float()
     size = boxes[..., 2:4] - boxes[..., 0:2]
     extent = Tensor((images.shape[3], images.shape[2]), boxes.dtype)
@@ -21,11 +21,11 @@ def box_targets(boxes, images):  # yolov3.py:17
     return place, log, best
 
 
-def rows(head):  # yolov3.py:13
+def rows(head):  # yolov3.py:15
     return ops.transpose(head.reshape((head.shape[0], 3, 8, head.shape[2], head.shape[3])), (0, 3, 4, 1, 2))
 
 
-def cells(centre, grid):  # yolov3.py:45
+def cells(centre, grid):  # yolov3.py:47
     product = centre * grid
     cell = ops.floor(product)
     high = centre * 4097.0 - (centre * 4097.0 - centre)
@@ -33,7 +33,7 @@ def cells(centre, grid):  # yolov3.py:45
     return cell - below.float()
 
 
-def assign(head, place, best, labels, valid, first):  # yolov3.py:60
+def assign(head, place, best, labels, valid, first):  # yolov3.py:62
     grid = Tensor((head.shape[3], head.shape[2]), place.dtype)
     centre = place[..., 0:2]
     cell = cells(centre, grid)
@@ -51,7 +51,7 @@ def assign(head, place, best, labels, valid, first):  # yolov3.py:60
     return row.int(), winner, offset, targets
 
 
-def decode(raw, images, anchors):  # yolov3.py:20
+def decode(raw, images, anchors):  # yolov3.py:22
     x = ops.sigmoid(raw[..., 0:1]) + ops.arange(raw.shape[2], dtype=raw.dtype).reshape((raw.shape[2], 1, 1))
     y = ops.sigmoid(raw[..., 1:2]) + ops.arange(
         raw.shape[1], dtype=raw.dtype
@@ -75,7 +75,7 @@ def pairwise_iou(a, b):  # boxes.py:11
     return inter / (add - inter)
 
 
-def level_loss(head, images, place, log_size, best, labels, valid, first, anchors):  # yolov3.py:41
+def level_loss(head, images, place, log_size, best, labels, valid, first, anchors):  # yolov3.py:43
     raw = rows(head)
     flat = raw.reshape((raw.shape[0], -1, 8))
     row, winner, offset, targets = assign(head, place, best, labels, valid, first=first)
@@ -94,7 +94,7 @@ def level_loss(head, images, place, log_size, best, labels, valid, first, anchor
     objectness = ops.binary_cross_entropy_with_logits(flat[..., 4], found, reduction='none')
     stack = ops.stack(
         [
-            (xy * weight).sum(), (error * error * weight * 0.5).sum(),
+            (xy * weight).sum(), (error * error * 0.5 * weight).sum(),
             (objectness * (found + (1.0 - found) * free)).sum(), (category * hit).sum()
         ],
         axis=0
@@ -102,7 +102,7 @@ def level_loss(head, images, place, log_size, best, labels, valid, first, anchor
     return stack / head.shape[0]
 
 
-def level_predictions(head, images, anchors):  # yolov3.py:33
+def level_predictions(head, images, anchors):  # yolov3.py:35
     raw = rows(head)
     return ops.concat(
         [decode(raw, images, anchors=anchors), ops.sigmoid(raw[..., 4:]).reshape((raw.shape[0], -1, 4))],
@@ -165,7 +165,7 @@ class DarkNet(nn.Cell):  # darknet.py:24, 1 instance
         return stride8, stride16, stride32
 
 
-class YoloBlock(nn.Cell):  # yolov3.py:88, 3 instances
+class YoloBlock(nn.Cell):  # yolov3.py:91, 3 instances
     def __init__(self, cin, channels):
         super().__init__()
         self.conv0 = ConvNormLeakyRelu(cin=cin, cout=channels, kernel=1)
@@ -182,7 +182,7 @@ class YoloBlock(nn.Cell):  # yolov3.py:88, 3 instances
         return route, output
 
 
-class YOLOv3(nn.Cell):  # yolov3.py:107, 1 instance
+class YOLOv3(nn.Cell):  # yolov3.py:110, 1 instance
     def __init__(self):
         super().__init__()
         self.backbone = DarkNet()

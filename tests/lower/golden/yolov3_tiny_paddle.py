@@ -19,7 +19,7 @@ def bce_with_logits(x, target):  # Paddle's own gives the target no gradient
     return F.softplus(-x) * target + F.softplus(x) * (1.0 - target)
 
 
-def box_targets(boxes, images):  # yolov3.py:17
+def box_targets(boxes, images):  # yolov3.py:19
     boxes = boxes.astype('float32')
     size = boxes[..., 2:4] - boxes[..., 0:2]
     extent = paddle.to_tensor((images.shape[3], images.shape[2]), dtype=boxes.dtype)
@@ -38,11 +38,11 @@ def box_targets(boxes, images):  # yolov3.py:17
     return place, paddle.log(cast), best
 
 
-def rows(head):  # yolov3.py:13
+def rows(head):  # yolov3.py:15
     return head.reshape(head.shape[0], 3, 8, head.shape[2], head.shape[3]).transpose((0, 3, 4, 1, 2))
 
 
-def cells(centre, grid):  # yolov3.py:45
+def cells(centre, grid):  # yolov3.py:47
     product = centre * grid
     cell = paddle.floor(product)
     high = centre * 4097.0 - (centre * 4097.0 - centre)
@@ -50,7 +50,7 @@ def cells(centre, grid):  # yolov3.py:45
     return cell - below.astype('float32')
 
 
-def assign(head, place, best, labels, valid, first):  # yolov3.py:60
+def assign(head, place, best, labels, valid, first):  # yolov3.py:62
     grid = paddle.to_tensor((head.shape[3], head.shape[2]), dtype=place.dtype)
     centre = place[..., 0:2]
     cell = cells(centre, grid)
@@ -66,7 +66,7 @@ def assign(head, place, best, labels, valid, first):  # yolov3.py:60
     return row.astype('int32'), winner, offset, targets
 
 
-def decode(raw, images, anchors):  # yolov3.py:20
+def decode(raw, images, anchors):  # yolov3.py:22
     x = F.sigmoid(raw[..., 0:1]) + paddle.arange(raw.shape[2], dtype=raw.dtype).reshape(raw.shape[2], 1, 1)
     y = F.sigmoid(raw[..., 1:2]) + paddle.arange(raw.shape[1], dtype=raw.dtype).reshape(raw.shape[1], 1, 1, 1)
     size = paddle.exp(raw[..., 2:4]) * paddle.to_tensor(anchors, dtype=raw.dtype)
@@ -93,7 +93,7 @@ def pairwise_iou(a, b):  # boxes.py:11
     return inter / (add - inter)
 
 
-def level_loss(head, images, place, log_size, best, labels, valid, first, anchors):  # yolov3.py:41
+def level_loss(head, images, place, log_size, best, labels, valid, first, anchors):  # yolov3.py:43
     raw = rows(head)
     flat = raw.reshape(raw.shape[0], -1, 8)
     row, winner, offset, targets = assign(head, place, best, labels, valid, first=first)
@@ -110,11 +110,11 @@ def level_loss(head, images, place, log_size, best, labels, valid, first, anchor
     )
     terms = (bce_with_logits(picked[..., 0:2], offset) * weight).sum()
     terms_2 = (bce_with_logits(picked[..., 5:], targets) * hit).sum()
-    stack = paddle.stack([terms, (error * error * weight * 0.5).sum(), objectness.sum(), terms_2])
+    stack = paddle.stack([terms, (error * error * 0.5 * weight).sum(), objectness.sum(), terms_2])
     return stack / head.shape[0]
 
 
-def level_predictions(head, images, anchors):  # yolov3.py:33
+def level_predictions(head, images, anchors):  # yolov3.py:35
     raw = rows(head)
     return paddle.concat(
         [decode(raw, images, anchors=anchors), F.sigmoid(raw[..., 4:]).reshape(raw.shape[0], -1, 4)], axis=2
@@ -174,7 +174,7 @@ class DarkNet(nn.Layer):  # darknet.py:24, 1 instance
         return stride8, stride16, stride32
 
 
-class YoloBlock(nn.Layer):  # yolov3.py:88, 3 instances
+class YoloBlock(nn.Layer):  # yolov3.py:91, 3 instances
     def __init__(self, cin, channels):
         super().__init__()
         self.conv0 = ConvNormLeakyRelu(cin=cin, cout=channels, kernel=1)
@@ -191,7 +191,7 @@ class YoloBlock(nn.Layer):  # yolov3.py:88, 3 instances
         return route, output
 
 
-class YOLOv3(nn.Layer):  # yolov3.py:107, 1 instance
+class YOLOv3(nn.Layer):  # yolov3.py:110, 1 instance
     def __init__(self):
         super().__init__()
         self.backbone = DarkNet()

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 
-def box_targets(boxes, images):  # yolov3.py:17
+def box_targets(boxes, images):  # yolov3.py:19
     boxes = boxes.float()
     size = boxes[..., 2:4] - boxes[..., 0:2]
     extent = torch.tensor((images.shape[3], images.shape[2]), dtype=boxes.dtype, device=boxes.device)
@@ -23,11 +23,11 @@ def box_targets(boxes, images):  # yolov3.py:17
     return place, log, best
 
 
-def rows(head):  # yolov3.py:13
+def rows(head):  # yolov3.py:15
     return head.reshape((head.shape[0], 3, 8, head.shape[2], head.shape[3])).permute((0, 3, 4, 1, 2))
 
 
-def cells(centre, grid):  # yolov3.py:45
+def cells(centre, grid):  # yolov3.py:47
     product = centre * grid
     cell = torch.floor(product)
     high = centre * 4097.0 - (centre * 4097.0 - centre)
@@ -35,7 +35,7 @@ def cells(centre, grid):  # yolov3.py:45
     return cell - below.float()
 
 
-def assign(head, place, best, labels, valid, first):  # yolov3.py:60
+def assign(head, place, best, labels, valid, first):  # yolov3.py:62
     grid = torch.tensor((head.shape[3], head.shape[2]), dtype=place.dtype, device=place.device)
     centre = place[..., 0:2]
     cell = cells(centre, grid)
@@ -51,7 +51,7 @@ def assign(head, place, best, labels, valid, first):  # yolov3.py:60
     return row.int(), winner, offset, targets
 
 
-def decode(raw, images, anchors):  # yolov3.py:20
+def decode(raw, images, anchors):  # yolov3.py:22
     column = torch.arange(raw.shape[2], dtype=raw.dtype, device=raw.device).reshape((raw.shape[2], 1, 1))
     row = torch.arange(raw.shape[1], dtype=raw.dtype, device=raw.device).reshape((raw.shape[1], 1, 1, 1))
     size = torch.exp(raw[..., 2:4]) * torch.tensor(anchors, dtype=raw.dtype, device=raw.device)
@@ -79,7 +79,7 @@ def pairwise_iou(a, b):  # boxes.py:11
     return inter / (add - inter)
 
 
-def level_loss(head, images, place, log_size, best, labels, valid, first, anchors):  # yolov3.py:41
+def level_loss(head, images, place, log_size, best, labels, valid, first, anchors):  # yolov3.py:43
     raw = rows(head)
     flat = raw.reshape((raw.shape[0], -1, 8))
     row, winner, offset, targets = assign(head, place, best, labels, valid, first=first)
@@ -96,13 +96,13 @@ def level_loss(head, images, place, log_size, best, labels, valid, first, anchor
     objectness = F.binary_cross_entropy_with_logits(flat[..., 4], found, reduction='none')
     objectness = objectness * (found + (1.0 - found) * (overlap.amax(dim=2) < 0.7).float())
     stack = torch.stack(
-        [(xy * weight).sum(), (error * error * weight * 0.5).sum(), objectness.sum(), (category * hit).sum()],
+        [(xy * weight).sum(), (error * error * 0.5 * weight).sum(), objectness.sum(), (category * hit).sum()],
         dim=0
     )
     return stack / head.shape[0]
 
 
-def level_predictions(head, images, anchors):  # yolov3.py:33
+def level_predictions(head, images, anchors):  # yolov3.py:35
     raw = rows(head)
     return torch.cat(
         [decode(raw, images, anchors=anchors), torch.sigmoid(raw[..., 4:]).reshape((raw.shape[0], -1, 4))],
@@ -173,7 +173,7 @@ class DarkNet(nn.Module):  # darknet.py:24, 1 instance
         return stride8, stride16, stride32
 
 
-class YoloBlock(nn.Module):  # yolov3.py:88, 3 instances
+class YoloBlock(nn.Module):  # yolov3.py:91, 3 instances
     def __init__(self, cin, channels):
         super().__init__()
         self.conv0 = ConvNormLeakyReluStride1(cin=cin, cout=channels, kernel=1)
@@ -190,7 +190,7 @@ class YoloBlock(nn.Module):  # yolov3.py:88, 3 instances
         return route, output
 
 
-class YOLOv3(nn.Module):  # yolov3.py:107, 1 instance
+class YOLOv3(nn.Module):  # yolov3.py:110, 1 instance
     def __init__(self):
         super().__init__()
         self.backbone = DarkNet()
