@@ -9,12 +9,17 @@ SLOW_CONVOLUTION = 5.0  # GFLOP/s; a core with AVX2 does 30 and more, oneDNN's r
 
 
 def table(report: Mapping[str, Mapping[str, Any]]) -> str:
-    """Ratios, speed and memory by backend; `report` holds what `measure` returned."""
+    """Ratios, speed and memory by backend; `report` holds what `measure` returned.
+
+    Of several backends, the last columns have each one's step over torch's, or the first one's.
+    """
     first = next(iter(report.values()))
-    base = report.get("torch", first)
+    base = "torch" if "torch" in report else next(iter(report))
     head = ("backend", "bare s", "portdet s", "ratio", "of best", "EMA", "images/s", "RSS GB", "device GB",
-            "conv GFLOP/s", "bare :torch", "portdet :torch")  # fmt: skip
-    rows = [head, *(_row(name, found, base) for name, found in report.items())]
+            "conv GFLOP/s", f"bare :{base}", f"portdet :{base}")  # fmt: skip
+    rows = [head, *(_row(name, found, report[base]) for name, found in report.items())]
+    if len(report) == 1:
+        rows = [row[:-2] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = ["  ".join(f"{cell:{'<' if i == 0 else '>'}{widths[i]}}" for i, cell in enumerate(row)) for row in rows]
     session = first["session"]

@@ -67,6 +67,14 @@ def test_the_table_gives_ratios_to_bare_and_to_torch() -> None:
     assert "ONEDNN_MAX_CPU_ISA=AVX2" in lines[5]
 
 
+def test_ratios_of_backends_need_two_and_name_the_one_that_is_1() -> None:
+    assert ":torch" in table({"torch": _found(0.8, 0.82), "paddle": _found(1.6, 1.64)})
+    assert ":torch" not in table({"torch": _found(0.8, 0.82)})
+    lines = table({"mindspore": _found(1.6, 1.64), "paddle": _found(0.8, 0.82)}).splitlines()
+    assert lines[1].endswith("portdet :mindspore")
+    assert lines[3].split()[-2:] == ["0.50", "0.50"]
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
