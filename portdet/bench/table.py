@@ -20,7 +20,7 @@ def table(report: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [head, *(_row(name, found, report[base]) for name, found in report.items())]
     if len(report) == 1:
         rows = [row[:-2] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(f"{cell:{'<' if i == 0 else '>'}{widths[i]}}" for i, cell in enumerate(row)) for row in rows]
     session = first["session"]
     lines.insert(
