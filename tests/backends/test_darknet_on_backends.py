@@ -7,7 +7,8 @@ of the spec. It never updates the bias of a normalised convolution (a test says 
 Its CPU code sets a layer's gradient to zero before it adds what comes back through the next convolution (col2im in
 AlexeyAB's fork): what came from a sum or a join before is lost, and gradients flow along the convolutions alone. The
 child cuts ours in the same places; uncut, they differ 50 times at layer 73 and 10^7 times at layer 0, where gradients
-have faded so far that float32 leaves two digits of them.
+have faded. There darknet's agree to 2 to 7 % alone. Ours do not lack digits (float32 and float64 agree to 5e-5 in every
+layer); darknet adds up means and variances value by value in float32, which may be the reason and is not shown to be.
 """
 
 from __future__ import annotations
