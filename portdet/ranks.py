@@ -11,8 +11,13 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from portdet.errors import PortdetError
+
+T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
+Gather = Callable[[Any], list[Any]]  # a session's: `value` of every rank, in rank order
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,41 @@ class Launcher:
             values = {name: env.get(name) for name in (self.rank, self.world, self.local)}
             raise PortdetError(f"{self.name} left {values}: not numbers") from None
         return place if place.world > 1 else ALONE
+
+
+class RankError(PortdetError):
+    """What another rank failed with."""
+
+
+def together(gather: Gather, work: Callable[[], T]) -> list[T]:
+    """What `work` returns on every rank, in rank order; small and picklable.
+
+    An error of one rank is raised on all: its own there, `RankError` on the others, so that nobody waits for a rank
+    that has left.
+    """
+    result, error = None, None
+    try:
+        result = work()
+    except Exception as raised:
+        error = shared(raised)
+    told = gather((result, None if error is None else f"{error}" or repr(error)))
+    if error is not None:
+        raise error
+    for rank, (_, failed) in enumerate(told):
+        if failed is not None:
+            raise shared(RankError(f"rank {rank}: {failed}"))
+    return [theirs for theirs, _ in told]
+
+
+def shared(error: E) -> E:
+    """Mark an error that every rank raises at the same point; they can still leave their group in order."""
+    vars(error)["on_all_ranks"] = True
+    return error
+
+
+def is_shared(error: BaseException) -> bool:
+    """Whether every rank raises this error, see `shared`."""
+    return "on_all_ranks" in vars(error)
 
 
 def free_port() -> int:

@@ -1,14 +1,20 @@
-"""`portdet train`: train a detector on one backend."""
+"""`portdet train`: train a detector on one backend, on one device or several."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from portdet.cli.options import ConfigCommand
 
-KEYS = ("backend", "device", "mode", "epochs", "batch", "imgsz", "workers", "pretrained", "name", "project", "seed")
+if TYPE_CHECKING:
+    from portdet.config import Config
+    from portdet.ranks import Place
+
+KEYS = ("backend", "device", "devices", "mode", "epochs", "batch", "imgsz", "workers", "pretrained", "name", "project",
+        "seed")  # fmt: skip
 
 
 @click.command(cls=ConfigCommand, keys=KEYS)
@@ -25,36 +31,53 @@ def command(
 
     \b
     portdet train yolov3_scenes --backend mindspore epochs=20
-    portdet train yolov3_coco --pretrained darknet53.conv.74 --device cuda
+    portdet train yolov3_coco --pretrained darknet53.conv.74 --device cuda --devices 8
+    torchrun --nproc_per_node=8 -m portdet train yolov3_coco --device cuda
     portdet train --resume runs/train/yolov3_scenes
     """
+    from portdet.backends import load_backend
+    from portdet.cli.launch import as_rank, find_place, launch
     from portdet.config import load
-    from portdet.data import open_dataset
     from portdet.errors import PortdetError
     from portdet.train.folder import run_folder
-    from portdet.train.job import TrainJob, model_of
 
     if resume is not None:
         if config is not None:
             raise PortdetError("CONFIG and --resume exclude each other", fix="the run folder knows its configuration")
         if not (resume / "args.yaml").is_file():
             raise PortdetError(f"{resume} is no run folder: it has no args.yaml", fix="name a folder of runs/train")
-        values = load(str(resume / "args.yaml"), overrides)
-        outcome = TrainJob(values, resume, resume=True).run()
-        folder = resume
-    else:
-        if config is None:
-            raise click.UsageError("CONFIG is missing (a file, or a name that `portdet show configs` lists)")
-        values = load(config, overrides)
-        arrays = None
-        if path := initial or (Path(values.train.pretrained) if values.train.pretrained else None):
-            from portdet.cli.runs import read_weights
+        config, folder = str(resume / "args.yaml"), resume
+    if config is None:
+        raise click.UsageError("CONFIG is missing (a file, or a name that `portdet show configs` lists)")
+    values = load(config, overrides)
+    t = values.train
+    place = find_place(t.backend)
+    with as_rank(place):
+        if folder is None and place.first:
+            folder = run_folder(t.project, "train", t.name, exist_ok=t.exist_ok)
+        if place.world == 1 < t.devices:
+            assert folder is not None
+            words = ["--resume", str(resume)] if resume else [config, "--folder", str(folder)]
+            words += ["--initial", str(initial)] if initial else []
+            launch(load_backend(t.backend).launcher, t.devices, folder, ["train", *words, *overrides])
+        else:
+            train(values, folder or Path(), place, initial, resume=resume is not None)
 
-            detector = model_of(values, open_dataset(values.data, "train").names)
-            arrays = read_weights(path, detector, transfer=initial is None)
-        t = values.train
-        folder = folder or run_folder(t.project, "train", t.name, exist_ok=t.exist_ok)
+
+def train(config: Config, folder: Path, place: Place, initial: Path | None, *, resume: bool) -> None:
+    """This process's part of a training. folder: rank 0's, which tells the others."""
+    from portdet.cli.runs import read_weights
+    from portdet.data import open_dataset
+    from portdet.train.job import TrainJob, model_of
+
+    arrays = None
+    path = initial or (Path(config.train.pretrained) if config.train.pretrained else None)
+    if path and not resume:
+        detector = model_of(config, open_dataset(config.data, "train").names)
+        arrays = read_weights(path, detector, transfer=initial is None)
+    if place.first:
         folder.mkdir(parents=True, exist_ok=True)
-        outcome = TrainJob(values, folder, weights=arrays).run()
+    job = TrainJob(config, folder, weights=arrays, resume=resume, place=place)
+    outcome = job.run()
     best = f", best AP {outcome.best:.3f} in epoch {outcome.best_epoch + 1}" if outcome.best_epoch >= 0 else ""
-    click.echo(f"{outcome.reason} after {outcome.epochs} epochs, {outcome.steps} steps{best}; see {folder}")
+    click.echo(f"{outcome.reason} after {outcome.epochs} epochs, {outcome.steps} steps{best}; see {job.folder}")

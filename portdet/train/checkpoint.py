@@ -34,7 +34,7 @@ _METADATA_KEY = "portdet"
 # numbers (another backend or device gives the same numbers up to rounding).
 _FREE = {
     *(f"train.{key}" for key in ("max_steps", "patience", "save_period", "log_every", "project", "name", "exist_ok")),
-    *(f"train.{key}" for key in ("backend", "device", "mode", "threads", "pretrained")),
+    *(f"train.{key}" for key in ("backend", "device", "devices", "mode", "threads", "pretrained")),
     *("data.workers", "data.root", "eval.save_json"),
 }
 

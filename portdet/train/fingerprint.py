@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -28,6 +29,13 @@ def batch_hash(batch: Batch) -> str:
     if batch.noise is not None:
         digest.update(_fold(batch.noise))
     return digest.hexdigest()
+
+
+def joint_hash(hashes: Sequence[str]) -> str:
+    """One name for the shares of a batch, in rank order; of a single share its own."""
+    if len(hashes) == 1:
+        return hashes[0]
+    return hashlib.blake2b(" ".join(hashes).encode(), digest_size=8).hexdigest()
 
 
 def weights_hash(weights: Arrays) -> str:

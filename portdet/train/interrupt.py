@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -15,10 +16,13 @@ class Interrupted(PortdetError):
 
 
 class StopRequest:
-    """In its `with` block the first SIGINT or SIGTERM sets `signal_name`, the second raises KeyboardInterrupt."""
+    """In its `with` block the first SIGINT or SIGTERM sets `signal_name`, the second raises KeyboardInterrupt.
 
-    def __init__(self) -> None:
-        self.signal_name = ""
+    echo: seconds in which further signals are taken for the first; a launcher passes on what the terminal sends to all.
+    """
+
+    def __init__(self, echo: float = 0.0) -> None:
+        self.signal_name, self.echo, self._asked = "", echo, 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __bool__(self) -> bool:
@@ -37,6 +41,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_name:
+        if not self.signal_name:
+            self.signal_name, self._asked = signal.Signals(number).name, time.monotonic()
+        elif time.monotonic() - self._asked >= self.echo:
             raise KeyboardInterrupt
-        self.signal_name = signal.Signals(number).name

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from portdet.backends import open_session
+from portdet.backends import load_backend, open_session
 from portdet.config import Config
 from portdet.data import open_datasets
 from portdet.data.loader import TrainLoader
@@ -19,6 +21,7 @@ from portdet.errors import PortdetError
 from portdet.evaluate.validate import Validator
 from portdet.files import write_text
 from portdet.models import Detector, load_model
+from portdet.ranks import ALONE, Place, is_shared
 from portdet.report import draw, plots
 from portdet.report.draw import Boxes
 from portdet.report.progress import Progress
@@ -52,16 +55,16 @@ def recipe_of(config: Config, detector: Detector) -> Recipe:
     return recipe(config, shapes, detector.stages)
 
 
-def session_of(config: Config, detector: Detector, folder: Path) -> Session:
+def session_of(config: Config, detector: Detector, folder: Path, place: Place = ALONE) -> Session:
     """A session of the configuration's backend, device and mode; the generated source goes into `folder`."""
     t = config.train
-    options = Options(t.device, t.mode, t.threads)
+    options = Options(t.device, t.mode, t.threads, place=place, sync_bn=t.sync_bn)
     return open_session(detector, t.backend, recipe_of(config, detector), options, folder)
 
 
 @dataclass
 class TrainJob:
-    """One training run in `folder`.
+    """One training run in `folder`, or one rank of it; what rank 0 says of the folder counts for all.
 
     `weights`: arrays to start from by canonical name; names that are missing start from (seed, name). `resume`:
     continue from the folder's last state.
@@ -72,51 +75,90 @@ class TrainJob:
     weights: Arrays | None = None
     resume: bool = False
     quiet: bool = False
+    place: Place = ALONE
 
     def run(self) -> Outcome:
         """Train to the end and write the run's tables and pictures."""
-        config = self.config
+        config, place = self.config, self.place
+        self._check_place()
         with ExitStack() as stack:
             train_set, val_set = open_datasets(config.data, config.train.seed)
             detector = model_of(config, train_set.names)
             fields = detector.fields
             loader = TrainLoader(
-                train_set, config, mean=fields.mean, std=fields.std, seed=config.train.seed,
-                scores=detector.scores, noise=detector.noise,
+                train_set, config, mean=fields.mean, std=fields.std, seed=config.train.seed, rank=place.rank,
+                world=place.world, scores=detector.scores, noise=detector.noise,
             )  # fmt: skip
             stack.callback(loader.close)
-            validator = Validator(config, detector, val_set)
+            validator = Validator(config, detector, val_set, place)
             stack.callback(validator.close)
-            session = session_of(config, detector, self.folder)
-            stack.callback(session.close)
-            describe(self.folder, config)
+            session = stack.enter_context(self._session(detector))
+            self.folder = Path(session.gather(str(self.folder))[0])
             if not self.resume:
                 session.load_weights({**initial_weights(detector.graph, config.train.seed), **(self.weights or {})})
-                about = {**session.facts(), "learning_rate": f"{base_rate(config):.9g}"}
-                about["initial_weights"] = weights_hash(session.weights())
-                write_text(self.folder / "session.json", json.dumps(about, indent=1) + "\n")
             epochs, steps = config.train.epochs, loader.steps_per_epoch
             progress = Progress(epochs, steps, batch=config.data.batch, log_every=config.train.log_every,
-                                rank=int(self.quiet))  # fmt: skip
+                                rank=place.rank or int(self.quiet))  # fmt: skip
             stack.enter_context(progress)
-            for dataset, report in (("train", train_set.report), ("val", val_set.report), ("train", loader.report)):
-                for line in report.lines():
-                    progress.note(f"{dataset}: {line}")
-            facts = ", ".join(f"{key} {value}" for key, value in session.facts().items())
-            progress.note(f"{len(train_set)} training images, {len(val_set)} for validation; {facts}")
-            plots.labels(self.folder / "labels.png", train_set.coco_ground_truth())
-            self._picture_of_batch(loader, detector, train_set)
-            trainer = Trainer(config, session, loader, self.folder, validate=validator, observer=progress)
-            progress.note(rate_line(config, trainer.schedule))
+            trainer = Trainer(config, session, loader, self.folder, validate=validator, observer=progress, place=place)
+            if place.first:
+                self._describe(session)
+                for dataset, report in (("train", train_set.report), ("val", val_set.report), ("train", loader.report)):
+                    for line in report.lines():
+                        progress.note(f"{dataset}: {line}")
+                facts = ", ".join(f"{key} {value}" for key, value in session.facts().items())
+                progress.note(f"{len(train_set)} training images, {len(val_set)} for validation; {facts}")
+                progress.note(rate_line(config, trainer.schedule))
+                plots.labels(self.folder / "labels.png", train_set.coco_ground_truth())
+                self._picture_of_batch(loader, detector, train_set)
             if self.resume:
                 trainer.resume()
             try:
                 outcome = trainer.run()
             finally:
-                if (self.folder / "results.csv").exists():
+                if place.first and (self.folder / "results.csv").exists():
                     plots.results(self.folder / "results.png", read_results(self.folder / "results.csv"))
             self._report(validator, val_set)
             return outcome
+
+    def _check_place(self) -> None:
+        """The number of ranks is the configuration's, which learns it from a launcher outside of portdet."""
+        settings, world = self.config.train, self.place.world
+        if settings.devices not in (1, world):
+            raise PortdetError(
+                f"train.devices={settings.devices}, but this training has {world} process{'es' * (world > 1)}",
+                fix="start it with `portdet train --devices N`, or leave train.devices out under a launcher",
+            )
+        settings.devices = world
+
+    @contextmanager
+    def _session(self, detector: Detector) -> Iterator[Session]:
+        """The session, closed at the end; not if this rank fails alone: to leave its group it would wait for all."""
+        with ExitStack() as stack:
+            folder = self.folder
+            if not self.place.first:  # two ranks never write one file
+                folder = Path(stack.enter_context(TemporaryDirectory(prefix="portdet-")))
+            session = session_of(self.config, detector, folder, self.place)
+            try:
+                yield session
+            except BaseException as error:
+                if self.place.world == 1 or is_shared(error):
+                    session.close()
+                raise
+            session.close()
+
+    def _describe(self, session: Session) -> None:
+        """args.yaml, environment.json and, of a new run, session.json."""
+        config, world = self.config, self.place.world
+        describe(self.folder, config)
+        if self.resume:
+            return
+        about = {**session.facts(), "learning_rate": f"{base_rate(config):.9g}"}
+        if world > 1:
+            about |= {"world": str(world), "launcher": load_backend(config.train.backend).launcher.name}
+            about |= {"sync_bn": str(config.train.sync_bn), "batch_per_rank": str(config.data.batch // world)}
+        about["initial_weights"] = weights_hash(session.weights())
+        write_text(self.folder / "session.json", json.dumps(about, indent=1) + "\n")
 
     def _picture_of_batch(self, loader: TrainLoader, detector: Detector, dataset: Dataset) -> None:
         """What the network is fed, with its boxes: train_batch.jpg."""

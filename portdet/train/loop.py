@@ -3,6 +3,10 @@
 The loop decides by closed forms (learning rate, EMA decay, loss scale) and the session computes. What a later step
 depends on is the session's state and a `Progress`, so a run that was interrupted anywhere ends with the same bits as
 one that was not.
+
+With several ranks every one runs this loop on its share of each batch. The session makes their losses and weights
+equal, and they exchange what one of them alone may know before each step: a signal, a loader that failed. So all decide
+alike; rank 0 alone writes.
 """
 
 from __future__ import annotations
@@ -13,16 +17,17 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from portdet.config import Config
 from portdet.errors import PortdetError
+from portdet.ranks import ALONE, Place, is_shared, shared, together
 from portdet.report.results import ResultsLog
 from portdet.session import Batch, Session, StepResult, StepValues
 from portdet.train import checkpoint
 from portdet.train.checkpoint import Progress
 from portdet.train.ema import ema
-from portdet.train.fingerprint import batch_hash
+from portdet.train.fingerprint import batch_hash, joint_hash
 from portdet.train.interrupt import Interrupted, StopRequest
 from portdet.train.journal import Journal
 from portdet.train.loss_scale import LossScale, loss_scale
@@ -30,9 +35,11 @@ from portdet.train.observer import Observer, Silent
 from portdet.train.schedule import schedule
 
 BEST_METRIC = "AP"
+SIGNAL_ECHO = 3.0  # seconds in which the ranks of one launcher may get one Ctrl-C twice
 _SUMMARY = {"loss": ".4g", "AP": ".3f", "AP50": ".3f", "lr": ".4g"}  # columns of results.csv
 
 Validate = Callable[[Session, int], dict[str, float]]
+T = TypeVar("T")
 
 
 class Loader(Protocol):
@@ -58,7 +65,8 @@ class Outcome:
 class Trainer:
     """Trains `session` on `loader` as `config` says; writes logs and checkpoints below `folder`.
 
-    `validate(session, epoch)` returns columns of results.csv, `AP` among them, and runs with the EMA weights, if any.
+    `validate(session, epoch)` returns columns of results.csv, `AP` among them, the same ones on every rank, and runs
+    with the EMA weights, if any. `place`: this process among the ranks; `loader` gives its share of each batch.
     `run()` returns an `Outcome`; it raises `Interrupted` after SIGINT or SIGTERM, and `PortdetError` for a loss that is
     not finite, a full disk, or a loader that fails, after saving what can be saved.
     """
@@ -72,8 +80,9 @@ class Trainer:
         *,
         validate: Validate | None = None,
         observer: Observer | None = None,
+        place: Place = ALONE,
     ) -> None:
-        self.config, self.session, self.loader, self.folder = config, session, loader, folder
+        self.config, self.session, self.loader, self.folder, self.place = config, session, loader, folder, place
         self.validate, self.observer = validate, observer or Silent()
         self.steps_per_epoch = loader.steps_per_epoch
         self.schedule = schedule(config, self.steps_per_epoch)
@@ -87,7 +96,8 @@ class Trainer:
         self.weights = folder / "weights"
         self.steps_log = Journal(folder / "steps.csv")
         self.results_log: ResultsLog | None = None  # made when the names of the losses are known
-        self.stop = StopRequest()
+        self.stop = StopRequest(SIGNAL_ECHO if place.world > 1 else 0.0)
+        self.stopped_by = ""  # the signal that any rank got, once all know of it
         self._resumed = self._saved = False
         self._images_per_second = 0.0
 
@@ -113,24 +123,39 @@ class Trainer:
             raise PortdetError(f"this run has finished its {progress.epoch} epochs", where=str(path))
         self.session.load_state(arrays)
         self.progress, self.scale = progress, LossScale(**progress.loss_scale)
-        self.steps_log.forget_after("step", progress.step - 1)
+        if self.place.first:
+            self.steps_log.forget_after("step", progress.step - 1)
         self._resumed = self._saved = True
 
     def run(self) -> Outcome:
         """Train to the end, or until a limit, a signal or an error."""
+        self._on_first(self._prepare_folder)
+        with self.steps_log, self.stop:
+            while self.progress.epoch < self.config.train.epochs:
+                self._train_epoch()
+                if self.progress.epoch_step < self.steps_per_epoch or self.stopped_by:
+                    break
+                self._finish_epoch()
+                self._agree(lambda: "")
+                if self._stops_early() or self.stopped_by:
+                    break
+            return self._end()
+
+    def _prepare_folder(self) -> None:
         self.weights.mkdir(parents=True, exist_ok=True)
         if not self._resumed:
             self.steps_log.clear()
             self.results.unlink(missing_ok=True)
-        with self.steps_log, self.stop:
-            while self.progress.epoch < self.config.train.epochs:
-                self._train_epoch()
-                if self.progress.epoch_step < self.steps_per_epoch or self.stop:
-                    break
-                self._finish_epoch()
-                if self._stops_early() or self.stop:
-                    break
-            return self._end()
+
+    def _on_first(self, work: Callable[[], T]) -> T | None:
+        """Done by rank 0 alone; the others wait, and raise what it raises. Its result, small, on all."""
+        return together(self.session.gather, lambda: work() if self.place.first else None)[0]
+
+    def _agree(self, work: Callable[[], str]) -> list[str]:
+        """What `work` says on every rank; learns of a signal to any of them, so that all stop after the same step."""
+        told = together(self.session.gather, lambda: (work(), self.stop.signal_name))
+        self.stopped_by = next((name for _, name in told if name), "")
+        return [word for word, _ in told]
 
     def _train_epoch(self) -> None:
         """The steps of the epoch that are not done yet, or fewer where something asks to stop."""
@@ -141,15 +166,9 @@ class Trainer:
         start, images = time.perf_counter(), 0
         batches = self.loader.epoch(p.epoch, p.epoch_step)
         try:
-            while p.epoch_step < self.steps_per_epoch and not self.stop and not self._at_max_steps():
-                with self._saved_on_error():
-                    batch = next(batches, None)
-                if batch is None:
-                    raise PortdetError(
-                        f"the loader gave {p.epoch_step} of the {self.steps_per_epoch} batches of epoch {p.epoch + 1}"
-                    )
-                self._step(batch)
-                images += len(batch.images)
+            while (found := self._next(batches)) is not None:
+                self._step(*found)
+                images += len(found[0].images) * self.place.world
         finally:
             if isinstance(batches, Generator):
                 batches.close()  # lets the loader end its workers now
@@ -157,11 +176,29 @@ class Trainer:
         p.seconds += seconds
         self._images_per_second = images / seconds
 
-    def _step(self, batch: Batch) -> None:
+    def _next(self, batches: Iterator[Batch]) -> tuple[Batch, str] | None:
+        """The next batch and the hash of all ranks' shares; None at the end of the epoch or where the ranks stop."""
+        p, batch = self.progress, None
+
+        def fetch() -> str:
+            nonlocal batch
+            if self.stop or p.epoch_step == self.steps_per_epoch or self._at_max_steps():
+                return ""
+            batch = next(batches, None)
+            if batch is None:
+                raise PortdetError(
+                    f"the loader gave {p.epoch_step} of the {self.steps_per_epoch} batches of epoch {p.epoch + 1}"
+                )
+            return batch_hash(batch)
+
+        with self._saved_on_error():
+            hashes = self._agree(fetch)
+        return None if batch is None or self.stopped_by else (batch, joint_hash(hashes))
+
+    def _step(self, batch: Batch, digest: str) -> None:
         p = self.progress
         values = StepValues(self.schedule.lr_at(p.step), self.scale.scale, self.ema.decay(p.ema_updates))
         result = self.session.train_step(batch, values)
-        digest = batch_hash(batch)
         if not result.skipped:
             self._check_finite(result, batch, digest)
             p.ema_updates += self.ema.active
@@ -169,7 +206,8 @@ class Trainer:
         for name, value in result.losses.items():
             p.loss_sums[name] = p.loss_sums.get(name, 0.0) + (0.0 if result.skipped else value)
         row = {"epoch": p.epoch + 1, "step": p.step, "lr": values.lr, **result.losses}
-        self.steps_log.add(row | {"loss_scale": values.loss_scale, "skipped": int(result.skipped), "batch": digest})
+        if self.place.first:
+            self.steps_log.add(row | {"loss_scale": values.loss_scale, "skipped": int(result.skipped), "batch": digest})
         self.scale.update(skipped=result.skipped, step=p.step)
         if result.skipped:
             self.observer.note(
@@ -185,12 +223,15 @@ class Trainer:
             return
         p = self.progress
         parts = ", ".join(f"{name} {value:g}" for name, value in result.losses.items())
-        images = ", ".join(str(number) for number in batch.image_ids[:8])
+        images = ", ".join(str(number) for ids in self.session.gather(batch.image_ids[:8].tolist()) for number in ids)
         kept = f"{self.last} holds the last good state" if self._saved else "no checkpoint was written yet"
-        raise PortdetError(
-            f"the loss of step {p.step} (epoch {p.epoch + 1}) is not finite: {parts}; "
-            f"images {images}; batch {digest}. {kept}",
-            fix="lower optim.lr0, raise optim.warmup_epochs or set optim.clip_norm; look at the boxes of these images",
+        raise shared(
+            PortdetError(
+                f"the loss of step {p.step} (epoch {p.epoch + 1}) is not finite: {parts}; "
+                f"images {images}; batch {digest}. {kept}",
+                fix="lower optim.lr0, raise optim.warmup_epochs or set optim.clip_norm; "
+                "look at the boxes of these images",
+            )
         )
 
     def _finish_epoch(self) -> None:
@@ -204,15 +245,18 @@ class Trainer:
         row |= metrics
         if self._images_per_second:
             row["images_per_s"] = round(self._images_per_second, 3)
-        if self.results_log is None:
-            self.results_log = ResultsLog(self.results, list(p.loss_sums), resume_epoch=p.epoch)
-        self.results_log.append(row)
+        self._on_first(lambda: self._log_epoch(row))
         self.observer.note(_summary(row, self.config.train.epochs) + ("  best so far" if best else ""))
         p.epoch, p.epoch_step, p.loss_sums, p.loss_count = p.epoch + 1, 0, {}, 0
         self._save_last()
         period = self.config.train.save_period
         if period and p.epoch % period == 0:
             self._save(self.weights / f"epoch{p.epoch}.safetensors")
+
+    def _log_epoch(self, row: Mapping[str, float]) -> None:
+        if self.results_log is None:
+            self.results_log = ResultsLog(self.results, list(self.progress.loss_sums), resume_epoch=self.progress.epoch)
+        self.results_log.append(row)
 
     def _validate(self) -> tuple[dict[str, float], bool]:
         """Metrics of this epoch, if it is one to validate, and whether they are the best so far."""
@@ -226,7 +270,7 @@ class Trainer:
             metrics = {name: float(value) for name, value in self.validate(self.session, p.epoch).items()}
             better = p.best_epoch < 0 or metrics[BEST_METRIC] > p.best
             if better:
-                self._save_best(metrics)
+                self._on_first(lambda: self._save_best(metrics))
                 p.best, p.best_epoch, p.stale = metrics[BEST_METRIC], p.epoch, 0
             else:
                 p.stale += 1
@@ -252,18 +296,25 @@ class Trainer:
         self._save(self.last)
 
     def _save(self, path: Path) -> None:
+        """Rank 0 writes the state, which all ranks share; the others go on when it is on the disk."""
         self.progress.loss_scale = self.scale.state()
+        self._on_first(lambda: self._write(path))
+        self._saved = True
+
+    def _write(self, path: Path) -> None:
         self.steps_log.flush()
         checkpoint.save_state(path, self.session.state(), self.progress)
-        self._saved = True
 
     @contextmanager
     def _saved_on_error(self) -> Iterator[None]:
         """Between two steps the state is good: keep it if loading data or validating fails, so no step is lost."""
         try:
             yield
-        except BaseException:
-            self._save_last()
+        except BaseException as error:
+            if self.place.world == 1 or is_shared(error):
+                self._save_last()
+            elif self.place.first:  # the others may be anywhere: nothing to wait for
+                self._write(self.last)
             raise
 
     def _at_max_steps(self) -> bool:
@@ -274,12 +325,14 @@ class Trainer:
 
     def _end(self) -> Outcome:
         p = self.progress
-        if self.stop or self._at_max_steps():
+        if self.stopped_by or self._at_max_steps():
             self._save_last()
-        if self.stop:
-            raise Interrupted(
-                f"stopped by {self.stop.signal_name} after {p.step} steps (epoch {p.epoch + 1}); saved in {self.last}",
-                fix=f"portdet train --resume {self.folder}",
+        if self.stopped_by:
+            raise shared(
+                Interrupted(
+                    f"stopped by {self.stopped_by} after {p.step} steps (epoch {p.epoch + 1}); saved in {self.last}",
+                    fix=f"portdet train --resume {self.folder}",
+                )
             )
         finished = p.epoch == self.config.train.epochs
         reason = "finished" if finished else "max_steps" if self._at_max_steps() else "patience"

@@ -14,6 +14,7 @@ import pytest
 from portdet.errors import PortdetError
 from portdet.report.progress import Progress
 from portdet.train import checkpoint
+from portdet.train.fingerprint import batch_hash
 from portdet.train.loop import Trainer
 from tests.train.fakes import FakeLoader, FakeSession, batch, resumed, rows, score, settings, train
 
@@ -216,7 +217,7 @@ def test_cost_of_the_loop(tmp_path: Path) -> None:
         for _ in range(5):
             start = time.perf_counter()
             for _ in range(20):
-                trainer._step(big)
+                trainer._step(big, batch_hash(big))
             whole = time.perf_counter() - start
             start = time.perf_counter()
             for _ in range(20):
