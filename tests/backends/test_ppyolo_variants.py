@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from portdet.backends import load_backend, source_text
 from portdet.reference import run
 from portdet.session import Arrays
 from tests.backends.harness import below, distance, far, require, run_child
@@ -52,6 +53,26 @@ def test_narrow_variants(variant: str, narrow_ran: Arrays, exact: Arrays) -> Non
     assert distance(got["predictions"], want["predictions"]) <= 5e-6
     assert far(below(got, "losses"), below(want, "losses"), 5e-5) == {}
     assert far(below(got, "gradients"), below(want, "gradients"), float(narrow_ran["bound"])) == {}
+
+
+def test_composed_deformable_convolutions_give_the_kernels_results(narrow_ran: Arrays) -> None:
+    native, composed = below(narrow_ran, "r50vd_dcn"), below(narrow_ran, "composed")
+    assert distance(composed["predictions"], native["predictions"]) <= 5e-6
+    assert far(below(composed, "losses"), below(native, "losses"), 5e-5) == {}
+    assert far(below(composed, "gradients"), below(native, "gradients"), float(narrow_ran["bound"])) == {}
+
+
+@pytest.mark.parametrize(
+    ("backend", "kernel"), [("mindspore", "ops.deformable_conv2d("), ("paddle", ".deform_conv2d(")]
+)
+def test_composed_leaves_the_kernel_out(backend: str, kernel: str) -> None:
+    native, composed = (
+        source_text(narrow(name)[0], load_backend(backend).target) for name in ("r50vd_dcn", "composed")
+    )
+    assert kernel in native
+    assert "def deformed(" not in native
+    assert kernel not in composed
+    assert "def deformed(" in composed
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -11,13 +11,18 @@ from portdet.models import Detector, load_model
 from portdet.session import Arrays
 from portdet.spec.init import initial_weights
 
-VARIANTS = ("r50vd_dcn", "r18vd", "v2")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "r50vd_dcn": {"variant": "r50vd_dcn"},
+    "composed": {"variant": "r50vd_dcn", "composed": True},
+    "r18vd": {"variant": "r18vd"},
+    "v2": {"variant": "v2"},
+}
 
 
 def narrow(variant: str) -> tuple[Detector, Arrays, Arrays]:
     """The detector, weights, and the inputs of its loss. Norms differ from the identity, offsets from zero; outputs are
     small, or the size of a box would be exp(10)."""
-    section: dict[str, Any] = {"name": "ppyolo", "variant": variant, "classes": 3, "width": 8, "neck_width": 16}
+    section: dict[str, Any] = {"name": "ppyolo", "classes": 3, "width": 8, "neck_width": 16, **VARIANTS[variant]}
     detector = load_model({**section, "depths": (1, 2, 1, 2)}, imgsz=96, max_boxes=4)
     weights = initial_weights(detector.graph, 0)
     for name, array in weights.items():
