@@ -37,20 +37,12 @@ def read_weights(path: Path, detector: Detector, *, transfer: bool) -> Arrays:
 
     transfer: a backbone alone may do, and head tensors of another class count are skipped, named and counted.
     """
-    from portdet.train.checkpoint import is_state, load_weights
     from portdet_convert.load import load_canonical
 
     shapes = {name: info.shape for name, info in detector.graph.weights().items()}
-    if is_state(path):
-        arrays, _ = load_weights(path)
-        missing = [name for name in shapes if name not in arrays or arrays[name].shape != shapes[name]]
-        if missing:
-            raise PortdetError(f"{path}: '{missing[0]}' is missing or has another shape", fix="check the model section")
-        return arrays
     arrays, report = load_canonical(path, shapes, allow_misshapen=detector.head if transfer else ())
     if not transfer and report.missing:
         raise PortdetError(f"{path} lacks {len(report.missing)} weights, first '{report.missing[0]}'")
-    click.echo(report.summary())
-    for name, (found, wanted) in report.misshapen.items():
-        click.echo(f"  skipped {name}: {found} in the file, {wanted} in the model; starts anew")
+    for line in report.lines():
+        click.echo(line)
     return arrays

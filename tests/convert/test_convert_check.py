@@ -171,12 +171,12 @@ def test_outputs_that_overflow_prove_nothing() -> None:
 
 
 def test_every_finding_alone_fails_the_check() -> None:
-    good = Proof("m", "", [Reading("new file", "portdet", 3, [])], [BackendProof("torch", "2", 0.0, 0.0, "", 1e-6)])
+    good = Proof("m", 64, "", [Reading("new file", "portdet", 3, [])], [BackendProof("torch", "2", 0.0, 0.0, "", 1e-6)])
     good.require("w")
     for bad in (
-        Proof("m", "", [Reading("new file", "portdet", 3, ["a"])]),
-        Proof("m", "", good.readings, [BackendProof("torch", "2", math.inf, math.inf, "conv1", 1e-6)]),
-        Proof("m", "", good.readings, [BackendProof("torch", "2", 0.0, 0.0, "conv1", 1e-6)]),  # bits: -0.0
+        Proof("m", 64, "", [Reading("new file", "portdet", 3, ["a"])]),
+        Proof("m", 64, "", good.readings, [BackendProof("torch", "2", math.inf, math.inf, "conv1", 1e-6)]),
+        Proof("m", 64, "", good.readings, [BackendProof("torch", "2", 0.0, 0.0, "conv1", 1e-6)]),  # bits: -0.0
     ):
         with pytest.raises(PortdetError, match="w: the check failed"):
             bad.require("w")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from portdet.errors import PortdetError
-from portdet_convert.files.darknet import Conv
 from portdet_convert.files.source import BFLOAT16, Array, Arrays, as_float32, dtype_name
 
 
@@ -31,12 +30,12 @@ def finite(arrays: Arrays, where: str) -> None:
             )
 
 
-def shapes(arrays: Arrays, layers: Sequence[Conv]) -> None:
-    """Every tensor has the shape that the convolutions give it, and holds floating-point numbers.
+def shapes(arrays: Arrays, wanted: Mapping[str, Sequence[int]]) -> None:
+    """Every tensor has the shape that its layer gives it, and holds floating-point numbers.
 
     Raises `PortdetError` naming the first that does not.
     """
-    for name, shape in (tensor for layer in layers for tensor in layer.tensors):
+    for name, shape in wanted.items():
         array = arrays[name]
         if array.shape != shape:
             raise PortdetError(

@@ -12,7 +12,7 @@ import click
 from portdet.config import load
 from portdet.console import console
 from portdet.errors import PortdetError
-from portdet_convert import checks, yolov3_cfg
+from portdet_convert import checks, models, yolov3_cfg
 from portdet_convert.convert import SUFFIXES, read
 from portdet_convert.convert import convert as convert_file
 from portdet_convert.files import FORMATS
@@ -21,20 +21,19 @@ from portdet_convert.proof import installed, prove
 from portdet_convert.proof_model import Fit, fit
 from portdet_convert.report import Report
 from portdet_convert.rules import UnknownModel
-from portdet_convert.yolov3 import PROGRAMS
 
 _EXTENSION = {"darknet": ".weights", **{name: f".{name}" for name in FORMATS if name != "darknet"}}
 
 
 def sizes_of(model: str | None) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
-    """Depths and channels of a configuration's YOLOv3, None without a configuration."""
+    """Depths and channels of a configuration's YOLOv3, None without a configuration or of another model."""
     if model is None:
         return None, None
     section = load(model).model
-    if section.get("name") != "yolov3":
-        raise PortdetError(f"conversion is known for yolov3, not for '{section.get('name')}'", where=model)
-    fields: Any = importlib.import_module("portdet.models.yolov3").Config.model_validate(section)
-    return tuple(fields.depths), tuple(fields.channels)
+    if (name := section.get("name")) not in models.KNOWN:
+        raise PortdetError(f"conversion is known for {', '.join(models.KNOWN)}, not for '{name}'", where=model)
+    fields: Any = importlib.import_module(f"portdet.models.{name}").Config.model_validate(section)
+    return models.sizes(fields)
 
 
 _NAMES_HELP = "Whose names the tensors get; those of the framework's generated model if left out."
@@ -45,7 +44,7 @@ _MODEL_HELP = "Configuration of the model: depths and width of a darknet file, a
 @click.argument("src", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write; SRC with the format's suffix.")
 @click.option("--to", type=click.Choice(FORMATS), help="Format to write; told from the output's name if left out.")
-@click.option("--names", type=click.Choice(list(PROGRAMS)), help=_NAMES_HELP)
+@click.option("--names", type=click.Choice(models.PROGRAMS), help=_NAMES_HELP)
 @click.option("--model", metavar="CONFIG", help=_MODEL_HELP)
 @click.option("--cfg", type=click.Path(path_type=Path), help="darknet's .cfg of a darknet file: its layers.")
 @click.option("--check", is_flag=True, help="Prove it: run the model with both files in every installed framework.")

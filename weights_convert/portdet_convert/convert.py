@@ -11,11 +11,11 @@ from pathlib import Path
 
 from portdet import files
 from portdet.errors import PortdetError
-from portdet_convert import checks, yolov3, yolov3_cfg
+from portdet_convert import checks, models, yolov3, yolov3_cfg
 from portdet_convert.files import FORMATS, HEADER, WRITERS, WeightsFile, darknet, open_weights, pdparams
 from portdet_convert.files.darknet import Conv
 from portdet_convert.files.source import Array, Arrays, dtype_name, little, raw
-from portdet_convert.naming import TORCH, WRITTEN
+from portdet_convert.naming import WRITTEN
 from portdet_convert.report import Report, Row
 from portdet_convert.rules import KEPT, Naming, Renamed, UnknownModel, explain, recognise, rename, restore
 
@@ -46,34 +46,34 @@ def convert(
     allow_nan: bool = False,
     check: Callable[[Path, Report], None] | None = None,
 ) -> Report:
-    """Convert a weight file and report on every tensor: YOLOv3-DarkNet53, whole or the backbone alone, by its rules.
+    """Convert a weight file and report on every tensor: a model of `models.KNOWN`, whole or its backbone, by its rules.
 
     The formats are told from the content of `src` and from `to` or the name of `dst`; names become those of the
-    target's framework under the spec's paths, or with `names` those of one of `yolov3.PROGRAMS`. darknet files hold no
-    shapes: their layers are those of `cfg`, of a model's `depths` and `channels` (stem and five stages), of the `.cfg`
-    that lies beside `src`, or the published ones. Every tensor of the file must be used or skipped for a stated reason
-    and every tensor of the model filled. In a file of a model that is not known every tensor keeps its name, unless a
-    model or names are given; the report says so.
+    target's framework under the spec's paths, or with `names` those of one of the model's programs. darknet files are
+    YOLOv3's, and hold no shapes: their layers are those of `cfg`, of a model's `depths` and `channels` (stem and five
+    stages), of the `.cfg` that lies beside `src`, or the published ones. Every tensor of the file must be used or
+    skipped for a stated reason and every tensor of the model filled. In a file of a model that is not known every
+    tensor keeps its name, unless a model or names are given; the report says so.
     `dst` appears whole or not at all. `check` gets the written file before it takes the place of `dst`, which stays
     as it was if `check` raises. Raises `PortdetError`.
     """
     target = to or format_of(dst)
     if target not in FORMATS:
         raise PortdetError(f"unknown format '{target}'", fix=f"known: {', '.join(FORMATS)}")
-    wanted = _naming(target, names)
+    _check_names(target, names)
     order = yolov3_cfg.order(src, cfg, depths, channels)
     anything = target != "darknet" and names is None and depths is None and channels is None
     file, found = read(src, order, anything=anything)
     arrays = found.arrays
     if not allow_nan:
         checks.finite(arrays, str(src))
-    naming = "darknet" if file.format == "darknet" else found.naming.name
-    report = Report(str(src), str(dst), file.format, target, naming, skipped=found.skipped)
+    naming = _naming(target, names, found, str(src))
+    report = Report(str(src), str(dst), file.format, target, found.naming.name, skipped=found.skipped)
     report.notes = [*order.notes, *found.notes, *_about(Path(src), file)]
     with _unseen(dst) if check else nullcontext(Path(dst)) as path:
         with ThreadPoolExecutor(1) as pool:  # hashing takes as long as writing, and both let go of the interpreter
             checksums = pool.map(checksum, arrays.values())
-            written = _write(path, target, wanted, found, file.metadata)
+            written = _write(path, target, naming, arrays, file.metadata)
             for (name, array), digest in zip(arrays.items(), checksums, strict=True):
                 source, transform = found.origin[name]
                 dtype = dtype_name(array)
@@ -94,14 +94,21 @@ def read(
     with checks.naming_file(path):
         file = open_weights(path, layers)
         try:
-            found = recognise(file.arrays, (TORCH,) if file.format == "darknet" else yolov3.NAMINGS, yolov3.expected)
+            found = recognise(file.arrays, models.namings(file.format), models.expected)
         except UnknownModel as error:
             if not anything:
                 raise
-            note = f"no known naming: names kept; {error.what}"
-            return file, replace(rename(KEPT, file.arrays), notes=[note])
+            return file, _kept(file.arrays, f"no known naming: names kept; {error.what}")
         notes = [found.naming.note] if found.naming.note else []
         return file, replace(found, arrays=ordered(found), notes=notes)
+
+
+def _kept(arrays: Arrays, note: str) -> Renamed:
+    """Every tensor under its own name. Raises `PortdetError` for one that cannot be kept."""
+    found = rename(KEPT, arrays)
+    if found.unknown:
+        raise PortdetError(f"{len(found.unknown)} tensors cannot keep their names, first {found.unknown[0]!r}")
+    return replace(found, notes=[note])
 
 
 def _about(src: Path, file: WeightsFile) -> list[str]:
@@ -131,41 +138,59 @@ def _unseen(dst: str | Path) -> Iterator[Path]:
 
 
 def ordered(found: Renamed) -> Arrays:
-    """The arrays in the order of darknet's file. Raises `PortdetError` unless they are exactly the model's."""
-    wanted = yolov3.expected(found.arrays)
+    """The arrays in the network's order. Raises `PortdetError` unless they are exactly the model's."""
+    model = models.of(found.arrays)
+    wanted = model.expected(found.arrays)
     missing = [name for name in wanted if name not in found.arrays]
     unknown = [*found.unknown, *(found.origin[name][0] for name in set(found.arrays) - set(wanted))]
     if missing or unknown:
         raise PortdetError(
             f"{len(missing)} of {len(wanted)} tensors are not in the file, {len(unknown)} of the file are not used "
             f"({found.naming.name} names): {explain(missing, unknown)}",
-            fix="give a file of YOLOv3-DarkNet53, whole or its backbone alone",
+            fix=f"give a file of {model.title}, whole or its backbone alone",
         )
     arrays = {name: found.arrays[name] for name in wanted}
-    checks.shapes(arrays, yolov3.layers_of({name: array.shape for name, array in arrays.items()}))
+    checks.shapes(arrays, model.wanted({name: array.shape for name, array in arrays.items()}))
     return arrays
 
 
-def _naming(target: str, names: str | None) -> Naming:
-    """Whose names the written file has: those of the target's framework, or the chosen ones."""
-    if names is None:
-        return TORCH if target == "darknet" else WRITTEN[target]
-    if target == "darknet":
+def _check_names(target: str, names: str | None) -> None:
+    """What can be said of `names` before the file is read."""
+    if names is not None and target == "darknet":
         raise PortdetError("a darknet file holds no names", fix="leave --names out")
-    if names not in yolov3.PROGRAMS:
-        raise PortdetError(f"unknown names '{names}'", fix=f"known: {', '.join(yolov3.PROGRAMS)}")
-    return yolov3.PROGRAMS[names]
+    if names is not None and names not in models.PROGRAMS:
+        raise PortdetError(f"unknown names '{names}'", fix=f"known: {', '.join(models.PROGRAMS)}")
 
 
-def _write(dst: str | Path, target: str, naming: Naming, found: Renamed, metadata: dict[str, str]) -> dict[str, str]:
+def _naming(target: str, names: str | None, found: Renamed, src: str) -> Naming:
+    """Whose names the written file has: those of the target's framework, or the chosen ones.
+
+    Raises `PortdetError` where the model has none of the program, or none in a darknet file.
+    """
+    if found.naming is KEPT:
+        return KEPT
+    model = models.of(found.arrays)
+    if target == "darknet" and model is not models.YOLOV3:
+        formats = ", ".join(WRITERS)
+        raise PortdetError(
+            f"is {model.title}: darknet has no such layers, its files hold YOLOv3",
+            where=src,
+            fix=f"give one of {formats}",
+        )
+    if names is not None and names not in model.programs:
+        what = f"is {model.title}, of which {names} has no weights"
+        raise PortdetError(what, where=src, fix=f"known: {', '.join(model.programs)}")
+    return yolov3.DARKNET if target == "darknet" else model.programs[names] if names else WRITTEN[target]
+
+
+def _write(dst: str | Path, target: str, naming: Naming, arrays: Arrays, metadata: dict[str, str]) -> dict[str, str]:
     """Write the file; canonical name -> name in it."""
-    arrays = found.arrays
     if target == "darknet":
         header = darknet.Header.parse(metadata[HEADER]) if HEADER in metadata else darknet.Header()
         layers = yolov3.layers_of({name: array.shape for name, array in arrays.items()})
         darknet.write(dst, arrays, layers, header)
         return {name: name for name in arrays}
-    out, names = restore(KEPT if found.naming is KEPT else naming, arrays)
+    out, names = restore(naming, arrays)
     WRITERS[target](dst, out, {HEADER: metadata[HEADER]} if HEADER in metadata else None)
     return names
 

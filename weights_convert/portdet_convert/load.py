@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
 from portdet.errors import PortdetError
-from portdet_convert import checks, ppyolo, yolov3
+from portdet_convert import cfg, checks, models, ppyolo, yolov3, yolov3_cfg
 from portdet_convert.files import WeightsFile, open_weights
 from portdet_convert.files.darknet import Conv
 from portdet_convert.files.source import Arrays, as_float32
@@ -30,6 +31,7 @@ class LoadReport:
     unexpected: list[str] = field(default_factory=list)
     misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
         """One line for the log."""
@@ -38,6 +40,16 @@ class LoadReport:
             f"{len(self.misshapen)} misshapen, {len(self.skipped)} skipped"
         )
         return f"{self.path} ({self.format}, {self.naming} names): {counts}"
+
+    def lines(self) -> Iterator[str]:
+        """The summary, the notes, and what was skipped by name."""
+        yield from (self.summary(), *self.notes)
+        for name, (found, wanted) in self.misshapen.items():
+            yield f"  skipped {name}: {found} in the file, {wanted} in the model; starts anew"
+        for reason in dict.fromkeys(self.skipped.values()):
+            names = [name for name, why in self.skipped.items() if why == reason]
+            more = ", ..." if len(names) > 3 else ""
+            yield f"  skipped {len(names)}, {reason}: {', '.join(names[:3])}{more}"
 
 
 def load_canonical(
@@ -52,13 +64,14 @@ def load_canonical(
     """Read `path` into float32 arrays under the canonical names of a model; `names` holds its name -> shape.
 
     Every name must be filled with its shape and every tensor of the file used, except names that start with a word of
-    an `allow_` list. A file that fills all of `backbone.` and nothing else is accepted as it is. The arrays are
-    copies, writable and independent of the file. Raises `PortdetError` that lists the closest names.
+    an `allow_` list. A file that fills all of `backbone.` and nothing else is accepted as it is; offsets of deformable
+    convolutions may be missing there, which start at zero. The arrays are copies, writable and independent of the file.
+    Raises `PortdetError` that lists the closest names.
     """
-    file = read_for(path, names)
+    file, notes = read_for(path, names)
     with checks.naming_file(path):
-        found = recognise(file.arrays, (*yolov3.NAMINGS, *ppyolo.NAMINGS), lambda _: names)
-    report = LoadReport(str(path), file.format, found.naming.name, skipped=found.skipped)
+        found = recognise(file.arrays, models.namings(file.format), lambda _: names)
+    report = LoadReport(str(path), file.format, found.naming.name, skipped=found.skipped, notes=notes)
     for name, shape in names.items():
         if name not in found.arrays:
             report.missing.append(name)
@@ -74,16 +87,38 @@ def load_canonical(
     return arrays, report
 
 
-def read_for(path: str | Path, names: Shapes) -> WeightsFile:
-    """The file's arrays; a darknet file gets the order of the YOLOv3 whose shapes are `names`."""
+def read_for(path: str | Path, names: Shapes) -> tuple[WeightsFile, list[str]]:
+    """The file's arrays and what to know of them; a darknet file gets the order of the YOLOv3 whose shapes are `names`,
+    and a `.cfg` that lies beside it must say the same."""
+    notes: list[str] = []
 
     def layers(count: int) -> Sequence[Conv]:
         if "backbone.conv0.conv.weight" not in names:
             raise PortdetError("darknet files are known for YOLOv3-DarkNet53 only", where=str(path))
+        sizes = yolov3.depths_of(list(names)), yolov3.channels_of(names)
+        if (beside := cfg.beside(path)) is not None:
+            order = yolov3_cfg.order(path, beside)
+            _agree(order(count), yolov3.backbone_layers(*sizes), str(beside))
+            notes.extend(order.notes)
         with checks.naming_file(path):
-            return yolov3.layers_for(count, yolov3.depths_of(list(names)), yolov3.channels_of(names))
+            return yolov3.layers_for(count, *sizes)
 
-    return open_weights(path, layers)
+    return open_weights(path, layers), notes
+
+
+def _agree(found: Sequence[Conv], wanted: Sequence[Conv], beside: str) -> None:
+    """The backbone in a `.cfg` is the model's, layer by layer; then the head is too, as its channels follow."""
+    theirs = [layer for layer in found if layer.name.startswith("backbone.")]
+    for has, needs in zip_longest(theirs, wanted):
+        if has != needs:
+            said = (
+                f"{layer.name}, {layer.cin} -> {layer.cout} channels" if layer else "none" for layer in (has, needs)
+            )
+            raise PortdetError(
+                f"its layers are not the model's: {next(said)}; in the model {next(said)}",
+                where=beside,
+                fix="set depths and width of the model to those of the .cfg, or move a .cfg of other weights away",
+            )
 
 
 def _refuse(
@@ -95,8 +130,11 @@ def _refuse(
     extra_ok: tuple[str, ...],
 ) -> None:
     backbone = {name for name in names if name.startswith("backbone.")}
-    only_backbone = bool(backbone) and set(found.arrays) == backbone
-    missing = [n for n in report.missing if not n.startswith(missing_ok) and not (only_backbone and n not in backbone)]
+    offsets = {name for name in backbone if name.endswith(ppyolo.OFFSETS)}
+    alone = bool(backbone) and set(found.arrays) in (backbone, backbone - offsets)
+    missing = [
+        n for n in report.missing if not n.startswith(missing_ok) and not (alone and n not in backbone - offsets)
+    ]
     extra = [n for n in report.unexpected if not n.startswith(extra_ok)]
     wrong = {n: shapes for n, shapes in report.misshapen.items() if not n.startswith(shape_ok)}
     if missing or extra:

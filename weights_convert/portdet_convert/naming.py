@@ -7,8 +7,8 @@ from portdet_convert.rules import Naming, Rule, Skip
 STATE = ("learning_rate", "momentum", "global_step", "epoch_num", "step_num", "current_step", "scale_sense")
 """Entries of a MindSpore training checkpoint that are no tensors of the model."""
 
-_WRAPPERS = ("module.", "model.", "state_dict.", "state_dict.module.", "model.module.", "ema.", "net.")
-_OPTIMISER = tuple(Skip(pattern, "optimiser state") for pattern in ("optimizer.{rest}", "optim.{rest}"))
+WRAPPERS = ("module.", "model.", "state_dict.", "state_dict.module.", "model.module.", "ema.", "net.")
+OPTIMISER = tuple(Skip(pattern, "optimiser state") for pattern in ("optimizer.{rest}", "optim.{rest}"))
 PADDLE_OPTIMISER = tuple(
     Skip(pattern, "optimiser state")
     for pattern in (
@@ -20,15 +20,18 @@ PADDLE_OPTIMISER = tuple(
 )
 """Paddle's optimisers name their accumulators after the parameter's internal name: `conv2d_0.w_0_velocity_0`."""
 
+CLASSIFIER = Skip("{layer:fc|out}.{leaf:weight|bias}", "output of a classifier")
+"""What a backbone that was trained on ImageNet may end with."""
+
 TORCH = Naming(
     "torch",
     (Rule("{path}", "{path}"),),
     (
         Skip("{path}.num_batches_tracked", "counter of batch norm, not a weight"),
         Skip("state.{i:[0-9]+}.{rest}", "optimiser state"),
-        *_OPTIMISER,
+        *OPTIMISER,
     ),
-    _WRAPPERS,
+    WRAPPERS,
 )
 
 PADDLE = Naming(
@@ -38,8 +41,8 @@ PADDLE = Naming(
         Rule("{path}._variance", "{path}.running_var"),
         Rule("{path}", "{path}"),
     ),
-    (*_OPTIMISER, *PADDLE_OPTIMISER),
-    _WRAPPERS,
+    (*OPTIMISER, *PADDLE_OPTIMISER),
+    WRAPPERS,
 )
 
 MINDSPORE = Naming(

@@ -3,14 +3,26 @@
 Canonical names are the spec's paths: `backbone.stem{1..3}`, `backbone.res{2..5}.{i}.conv{1..3}` and `.short`;
 `neck.block{i}`, `neck.transition{i}` (PP-YOLO), `neck.{fpn,pan}{i}`, `neck.{fpn,pan}_transition{i}` (PP-YOLOv2);
 `output{i}`. A deformable convolution's weight lies one level deeper than a plain one's, where both have one name in
-the other programs, so each of these has two lists: with res5 deformable, and with none.
+the other programs, so each of these has two lists: with res5 deformable, and with none. To write names the first
+serves both. PaddleDetection's files of a backbone alone, of ImageNet, leave out `backbone.`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from portdet_convert.rules import Naming, Rule, Skip
+from portdet_convert.naming import (
+    CLASSIFIER,
+    FRAMEWORKS,
+    MINDSPORE,
+    OPTIMISER,
+    PADDLE,
+    PADDLE_OPTIMISER,
+    TORCH,
+    WRAPPERS,
+)
+from portdet_convert.rules import Naming, Rule, Skip, suffixes
 
 LETTERS = "abcdef"  # res4 of ResNet-50 has six blocks
 STATISTICS = {"ppdet": ("_mean", "_variance"), "miemiedetection": ("running_mean", "running_var")}
@@ -69,8 +81,9 @@ def _naming(program: str, dot: str, *, deformable: bool) -> Naming:
         *_units(program, "batch_norm", _neck(dot)),
         Rule(head, "output{i:[0-2]}.{leaf:weight|bias}"),
     )
-    skips = (Skip("{rest}.num_batches_tracked", "PyTorch's counter of batches"),)
-    return Naming(f"{program} PP-YOLO", rules, skips if program == "miemiedetection" else ())
+    counter = Skip("{path}.num_batches_tracked", "counter of batch norm, not a weight")
+    skips = (*OPTIMISER, *PADDLE_OPTIMISER) if program == "ppdet" else (counter, *OPTIMISER)
+    return Naming(f"{program} PP-YOLO", rules, skips, WRAPPERS)
 
 
 PPDET, PPDET_PLAIN = (_naming("ppdet", ".", deformable=flag) for flag in (True, False))
@@ -79,4 +92,21 @@ PPDET, PPDET_PLAIN = (_naming("ppdet", ".", deformable=flag) for flag in (True, 
 MIEMIE, MIEMIE_PLAIN = (_naming("miemiedetection", "_", deformable=flag) for flag in (True, False))
 """miemiedetection's."""
 
-NAMINGS = (PPDET, PPDET_PLAIN, MIEMIE, MIEMIE_PLAIN)
+_UNDEFORMED = Rule(
+    "backbone.res5.{i:[0-9]+}.conv2.conv.weight", "backbone.res5.{i:[0-9]+}.conv2.conv.conv.weight"
+)  # a plain backbone, as `portdet convert` writes it, for a model whose res5 is deformable
+_BOTH = (PPDET, PPDET_PLAIN, MIEMIE, MIEMIE_PLAIN)
+NAMINGS = (*FRAMEWORKS, *_BOTH)
+BACKBONES = (
+    *(suffixes(naming, "backbone.", CLASSIFIER) for naming in _BOTH),
+    *(
+        replace(naming, name=f"{naming.name}, undeformed", rules=(_UNDEFORMED, *naming.rules))
+        for naming in (TORCH, PADDLE, MINDSPORE)
+    ),
+)
+PROGRAMS = {"torch": TORCH, "paddle": PADDLE, "mindspore": MINDSPORE, "ppdet": PPDET, "miemiedetection": MIEMIE}
+"""Whose names a file can be written in: the generated models', by framework, or those of a published program."""
+
+OFFSETS = (".conv_offset.weight", ".conv_offset.bias")
+"""How the tensors end that a deformable convolution has besides those of a plain one. They start at zero, so that it
+computes the same, and no classifier's backbone has them."""

@@ -27,7 +27,7 @@ from portdet_convert.compare import unlike
 from portdet_convert.convert import read
 from portdet_convert.files import open_weights, sniff
 from portdet_convert.files.source import BFLOAT16, Arrays
-from portdet_convert.proof_model import SIDE, Fit
+from portdet_convert.proof_model import Fit
 from portdet_convert.yolov3_cfg import Order
 
 TIMEOUT = 600.0
@@ -72,6 +72,7 @@ class Proof:
     """What the check of a conversion found."""
 
     model: str
+    side: int
     outputs: str = ""
     readings: list[Reading] = field(default_factory=list)
     backends: list[BackendProof] = field(default_factory=list)
@@ -88,7 +89,7 @@ class Proof:
 
     def lines(self) -> list[str]:
         """Who read the files, and what was compared."""
-        return [*map(str, self.readings), f"{self.outputs}; {self.model} on one image of {SIDE} px"]
+        return [*map(str, self.readings), f"{self.outputs}; {self.model} on one image of {self.side} px"]
 
     def require(self, where: str) -> None:
         """Raises `PortdetError` if anything is wrong."""
@@ -139,10 +140,16 @@ def prove(before: Path, after: Path, file_format: str, given: Arrays, model: Fit
     """
     present, absent = installed()
     back = read_back(after, given)
-    proof = Proof(model.description, absent=absent)
+    proof = Proof(model.description, model.side, absent=absent)
     proof.readings.append(Reading("new file", "portdet", len(back), unlike(back, given)))
     proof.readings += [*_other_reader("source", before), *_other_reader("new file", after)]
-    request = {"section": model.section, "before": str(before), "after": str(after), "format": file_format}
+    request = {
+        "section": model.section,
+        "side": model.side,
+        "before": str(before),
+        "after": str(after),
+        "format": file_format,
+    }
     for name in present:
         try:
             said = run_child(_CHILD, {"backend": name, **request}, timeout=TIMEOUT)

@@ -19,11 +19,11 @@ from portdet.lower.names import native_names
 from portdet.models import Detector, load_model
 from portdet.session import Backend, Group, Options, Recipe, Session
 from portdet.spec.init import initial_weights
+from portdet_convert import models
 from portdet_convert.compare import gap, unlike
 from portdet_convert.convert import read
 from portdet_convert.files import open_weights
 from portdet_convert.files.source import Array, Arrays, as_float32
-from portdet_convert.proof_model import SIDE
 from portdet_convert.yolov3_cfg import order
 
 SEED = 0
@@ -42,15 +42,17 @@ class Apart:
     first: str
 
 
-def prove(backend_name: str, section: Mapping[str, Any], before: Path, after: Path, file_format: str) -> dict[str, Any]:
+def prove(
+    backend_name: str, section: Mapping[str, Any], side: int, before: Path, after: Path, file_format: str
+) -> dict[str, Any]:
     """Outputs with the weights of `before` against those with the weights of `after`, and against float64.
 
     `after` is read by the framework's own loader where the file is of its format. What a file lacks, the head of a
     backbone, gets the same fresh weights both times, and the outputs behind it are left out.
     """
-    detector, backend = load_model(section, imgsz=SIDE, batch=1), load_backend(backend_name)
-    sizes = detector.fields.depths, detector.fields.channels
-    images = np.random.Generator(np.random.Philox(SEED)).random((1, 3, SIDE, SIDE), np.float32)
+    detector, backend = load_model(section, imgsz=side, batch=1), load_backend(backend_name)
+    sizes = models.sizes(detector.fields)
+    images = np.random.Generator(np.random.Philox(SEED)).random((1, 3, side, side), np.float32)
     fresh = initial_weights(detector.graph, SEED)
     given = _float32(read(before, order(before, None, *sizes))[1].arrays)
     whole = len(given) == len(fresh)
@@ -151,7 +153,7 @@ def _reference(detector: Detector, weights: Arrays, images: Array, wanted: set[s
 def answer(request: Any) -> dict[str, Any]:
     """`prove` for `run_child`."""
     before, after = Path(request["before"]), Path(request["after"])
-    return prove(request["backend"], request["section"], before, after, request["format"])
+    return prove(request["backend"], request["section"], request["side"], before, after, request["format"])
 
 
 if __name__ == "__main__":

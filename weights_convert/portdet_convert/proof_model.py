@@ -8,11 +8,8 @@ from typing import Any
 
 from portdet.errors import PortdetError
 from portdet.models import Detector, load_model
-from portdet_convert import yolov3
+from portdet_convert import models
 from portdet_convert.files.source import Arrays
-
-SIDE = 64  # pixels: the smallest multiple of all strides at which every tap of a 3x3 kernel meets a pixel
-_FIRST_HEAD = "backblock0.conv6.weight"
 
 Shape = tuple[int, ...]
 
@@ -32,6 +29,11 @@ class Fit:
         """For a person: `yolov3, width=0.125, classes=20`."""
         return ", ".join([str(self.section["name"]), *(f"{k}={v}" for k, v in self.section.items() if k != "name")])
 
+    @property
+    def side(self) -> int:
+        """Of the square image that the proof runs the model on, in pixels."""
+        return models.KNOWN[self.section["name"]].side
+
     def notes(self, model: str) -> list[str]:
         """What to know about the output layers: converted as they are, of no use for the configuration's classes."""
         if not self.other_heads:
@@ -45,40 +47,32 @@ class Fit:
 
 
 def fit(arrays: Arrays, section: Mapping[str, Any] | None = None) -> Fit:
-    """The model whose weights are `arrays` (all, or the backbone's): that of `section` with the file's class count.
+    """The model whose weights are `arrays` (all, or the backbone's): that of `section` with the file's class count, or
+    the one that their shapes tell.
 
     Raises `PortdetError` naming the first tensor that has another shape there, or is not there.
     """
-    head = arrays.get(_FIRST_HEAD)
-    classes = {} if head is None else {"classes": head.shape[0] // 3 - 5}
-    given = dict(section) if section is not None else _told(arrays)
-    model = load_model({**given, **classes}, imgsz=SIDE, batch=1)
-    wanted = _shapes(model)
-    for name, array in arrays.items():
-        if name not in wanted or array.shape != wanted[name]:
+    known, found = models.of(arrays), {name: array.shape for name, array in arrays.items()}
+    given = dict(section) if section is not None else known.section(found)
+    if given.get("name") != known.name:
+        raise PortdetError(f"is {known.title}, the configuration's model is '{given.get('name')}'")
+    model = load_model(given, imgsz=known.side, batch=1)
+    wanted, other_heads = _shapes(model), dict[str, tuple[Shape, Shape]]()
+    if known.output in found:
+        fixed = wanted[known.output][0] // 3 - model.fields.classes
+        given["classes"] = found[known.output][0] // 3 - fixed
+        if given["classes"] != model.fields.classes:
+            heads = (name for name in found if name.startswith(model.head) and name in wanted)
+            other_heads = {name: (found[name], wanted[name]) for name in heads}
+            wanted = _shapes(load_model(given, imgsz=known.side, batch=1))
+    for name, shape in found.items():
+        if shape != wanted.get(name):
             has = f"is {wanted[name]}" if name in wanted else "is not there"
             raise PortdetError(
-                f"'{name}' is {array.shape} in the file, in the model it {has}",
+                f"'{name}' is {shape} in the file, in the model it {has}",
                 fix="give the configuration that the weights belong to; only its class count may be another",
             )
-    return Fit({**given, **classes}, _other_heads(arrays, given) if section is not None else {})
-
-
-def _told(arrays: Arrays) -> dict[str, Any]:
-    """The published model of these depths and channels. Leaky ReLU, so that every channel reaches the output."""
-    channels = yolov3.channels_of({name: array.shape for name, array in arrays.items()})
-    section = {"name": "yolov3", "profile": "darknet", "depths": yolov3.depths_of(list(arrays))}
-    return {**section, "width": channels[-1] / yolov3.CHANNELS[-1]}
-
-
-def _other_heads(arrays: Arrays, section: dict[str, Any]) -> dict[str, tuple[Shape, Shape]]:
-    model = load_model(section, imgsz=SIDE, batch=1)
-    wanted = _shapes(model)
-    return {
-        name: (array.shape, wanted[name])
-        for name, array in arrays.items()
-        if name.startswith(model.head) and array.shape != wanted[name]
-    }
+    return Fit(given, other_heads)
 
 
 def _shapes(model: Detector) -> dict[str, Shape]:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from typing import Literal
 
 from portdet.errors import PortdetError
@@ -35,14 +35,6 @@ class Rule:
     def __post_init__(self) -> None:
         if set(_HOLE.findall(self.pattern)) != set(_HOLE.findall(self.name)):
             raise PortdetError(f"rule {self.pattern} -> {self.name}: the two sides have different placeholders")
-
-    def forward(self, name: str) -> str | None:
-        """Canonical name of the file's tensor `name`, or None."""
-        return _rewrite(self.pattern, self.name, name)
-
-    def backward(self, name: str) -> str | None:
-        """The file's name of the canonical tensor `name`, or None."""
-        return _rewrite(self.name, self.pattern, name)
 
 
 def units(pairs: Iterable[tuple[str, str]], leaves: Iterable[tuple[str, str]]) -> tuple[Rule, ...]:
@@ -100,19 +92,20 @@ class Naming:
     def canonical(self, name: str) -> tuple[str, Transform] | None:
         """Canonical name and transform of the file's tensor `name`; None if no rule fits."""
         bare = self._bare(name)
-        for rule in self.rules:
-            target = rule.forward(bare)
-            if target is not None:
-                return (target, rule.transform) if self.source(target) == (bare, rule.transform) else None
-        return None
+        found = self._forward.find(bare)
+        return found if found and self.source(found[0]) == (bare, found[1]) else None
 
     def source(self, name: str) -> tuple[str, Transform] | None:
         """The file's name (without prefix) of the canonical tensor `name`, and the transform on the way there."""
-        for rule in self.rules:
-            found = rule.backward(name)
-            if found is not None:
-                return found, rule.transform
-        return None
+        return self._backward.find(name)
+
+    @cached_property
+    def _forward(self) -> _Index:
+        return _Index([(rule.pattern, rule.name, rule.transform) for rule in self.rules])
+
+    @cached_property
+    def _backward(self) -> _Index:
+        return _Index([(rule.name, rule.pattern, rule.transform) for rule in self.rules])
 
     def skip(self, name: str) -> str | None:
         """The reason why tensor `name` is no weight, or None."""
@@ -125,6 +118,40 @@ class Naming:
 
     def _bare(self, name: str) -> str:
         return name[len(max((p for p in self.prefixes if name.startswith(p)), key=len, default="")) :]
+
+
+class _Index:
+    """Rules in one direction. Those without placeholders, nearly all of a long list, are looked up in a table."""
+
+    def __init__(self, rules: Iterable[tuple[str, str, Transform]]) -> None:
+        self.exact: dict[str, tuple[int, str, Transform]] = {}
+        self.open: list[tuple[int, str, str, Transform]] = []
+        for number, (pattern, template, transform) in enumerate(rules):
+            if _HOLE.search(pattern):
+                self.open.append((number, pattern, template, transform))
+            else:
+                self.exact.setdefault(pattern, (number, template, transform))
+
+    def find(self, name: str) -> tuple[str, Transform] | None:
+        """By the first rule that fits."""
+        exact = self.exact.get(name)
+        for number, pattern, template, transform in self.open:
+            if exact and number > exact[0]:
+                break
+            if (found := _rewrite(pattern, template, name)) is not None:
+                return found, transform
+        return exact and exact[1:]
+
+
+def suffixes(naming: Naming, prefix: str, *skips: Skip) -> Naming:
+    """The names of a file that holds the part under `prefix` alone, and without it: ppdet's files of backbones.
+
+    PaddleDetection takes a tensor whose name is the end of one of the model's, after a dot.
+    """
+    rules = (rule for rule in naming.rules if rule.pattern.startswith(prefix))
+    bare = tuple(replace(rule, pattern=rule.pattern.removeprefix(prefix)) for rule in rules)
+    name = f"{naming.name} {prefix.strip('.')}"
+    return replace(naming, name=name, rules=bare, skips=(*naming.skips, *skips))
 
 
 @dataclass
@@ -184,7 +211,7 @@ def recognise(
         )
     if 2 * max(scores) < len(best.arrays) + len(best.unknown) or not max(scores):
         fit = f"only {max(scores)}" if max(scores) else "none"
-        tried = ", ".join(candidate.naming.name for candidate in candidates)
+        tried = ", ".join(dict.fromkeys(candidate.naming.name for candidate in candidates))
         raise UnknownModel(
             f"{fit} of its {len(arrays)} names fits the model (tried {tried}): {_few(arrays)}",
             fix="check that the file belongs to this model",

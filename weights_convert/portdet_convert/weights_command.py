@@ -15,7 +15,7 @@ from rich.text import Text
 
 from portdet.console import console
 from portdet.errors import PortdetError
-from portdet_convert import checks, yolov3, yolov3_cfg
+from portdet_convert import checks, models, yolov3_cfg
 from portdet_convert.command import sizes_of
 from portdet_convert.compare import gap, statistics
 from portdet_convert.convert import checksum
@@ -139,14 +139,14 @@ def _open(path: Path, model: str | None, cfg: Path | None) -> WeightsFile:
 def _by_name(*found: WeightsFile) -> tuple[Arrays, Arrays, str]:
     """Both files' arrays under canonical names, in the network's order, or under their own if no rules fit both."""
     try:
-        renamed = [recognise(file.arrays, yolov3.NAMINGS, yolov3.expected) for file in found]
+        renamed = [recognise(file.arrays, models.namings(file.format), models.expected) for file in found]
     except PortdetError:
         first, second = ({name: a for name, a in file.arrays.items() if a.dtype.kind != "U"} for file in found)
         return first, second, "; compared by the names in the files, which are of no known model"
     ordered = []
     for one, file in zip(renamed, found, strict=True):
         rest = {name: file.arrays[name] for name in one.unknown}
-        order = [name for name in yolov3.expected(one.arrays) if name in one.arrays]
+        order = [name for name in models.expected(one.arrays) if name in one.arrays]
         ordered.append({**{name: one.arrays[name] for name in order}, **one.arrays, **rest})
     skipped = sum(len(one.skipped) for one in renamed)
     return ordered[0], ordered[1], f"; {skipped} skipped that are no weights" if skipped else ""

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from portdet.errors import PortdetError
 from portdet_convert.files.darknet import Conv
-from portdet_convert.naming import FRAMEWORKS, MINDSPORE, PADDLE, PADDLE_OPTIMISER, STATE, TORCH
-from portdet_convert.rules import Naming, Rule, Skip, units
+from portdet_convert.naming import CLASSIFIER, FRAMEWORKS, MINDSPORE, PADDLE, PADDLE_OPTIMISER, STATE, TORCH
+from portdet_convert.rules import Naming, Rule, Skip, suffixes, units
 from portdet_convert.ultralytics import MINDYOLO, ULTRALYTICS
 
 DEPTHS = (1, 2, 8, 8, 4)
 CHANNELS = (32, 64, 128, 256, 512, 1024)
+OUTPUT = "backblock0.conv6.weight"
 ANCHORS = (10, 13, 16, 30, 33, 23, 30, 61, 62, 45, 59, 119, 116, 90, 156, 198, 373, 326)
 
 
@@ -58,23 +60,33 @@ def darknet_order(
 
 
 def layers_for(count: int, depths: Sequence[int] = DEPTHS, channels: Sequence[int] = CHANNELS) -> list[Conv]:
-    """The convolutions of a darknet file with `count` float32 values: the backbone, or all with any class count.
+    """The convolutions of a darknet file with `count` float32 values: the backbone, or all with any class count, or the
+    backbone and its output as ImageNet's classifier.
 
-    Raises `PortdetError` when no class count gives that many values.
+    Raises `PortdetError` when none of these has that many values.
     """
-    backbone = sum(layer.count for layer in darknet_order(depths, channels))
+    layers = backbone_layers(depths, channels)
+    backbone = sum(layer.count for layer in layers)
     if count == backbone:
-        return darknet_order(depths, channels)
+        return layers
     fixed, one = (sum(layer.count for layer in darknet_order(depths, channels, n)) for n in (0, 1))
     outputs, rest = divmod(count - fixed, one - fixed)
-    if rest or outputs < 18 or outputs % 3:
-        raise PortdetError(
-            f"{count} float32 values are neither the backbone ({backbone}) nor YOLOv3 with some class count "
-            f"({fixed} + {one - fixed} for each of 3 * (5 + classes) outputs), with depths {tuple(depths)} and "
-            f"channels {tuple(channels)}",
-            fix="name the configuration of the model (--model), or copy the file again if it is truncated",
-        )
-    return darknet_order(depths, channels, outputs)
+    if not rest and outputs >= 18 and not outputs % 3:
+        return darknet_order(depths, channels, outputs)
+    output = classifier(channels[-1], 1000)
+    if count == backbone + output.count:
+        return [*layers, output]
+    raise PortdetError(
+        f"{count} float32 values are neither the backbone ({backbone}), nor that with ImageNet's classifier "
+        f"({backbone + output.count}), nor YOLOv3 with some class count ({fixed} + {one - fixed} for each of 3 * (5 + "
+        f"classes) outputs), with depths {tuple(depths)} and channels {tuple(channels)}",
+        fix="name the configuration of the model (--model), or copy the file again if it is truncated",
+    )
+
+
+def classifier(cin: int, classes: int) -> Conv:
+    """The convolution behind the backbone in darknet53.weights, which `DARKNET` skips."""
+    return Conv("classifier", cin, classes, 1, norm=False)
 
 
 def depths_of(names: Collection[str]) -> tuple[int, ...]:
@@ -125,6 +137,20 @@ def layers_of(shapes: Mapping[str, Sequence[int]]) -> list[Conv]:
         couts[layer.name] = shape[0]
         layers.append(Conv(layer.name, shape[1], shape[0], layer.kernel, layer.norm))
     return layers
+
+
+def wanted(shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    """Every tensor's shape, by the channels that canonical shapes show. Raises `PortdetError` as `layers_of` does."""
+    return {name: shape for layer in layers_of(shapes) for name, shape in layer.tensors}
+
+
+def section(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """The `model` section of weights with these shapes. Leaky ReLU, so that every channel reaches the output."""
+    width = channels_of(shapes)[-1] / CHANNELS[-1]
+    found = {"name": "yolov3", "profile": "darknet", "depths": depths_of(list(shapes)), "width": width}
+    if OUTPUT in shapes:
+        found["classes"] = shapes[OUTPUT][0] // 3 - 5
+    return found
 
 
 def channels_of(shapes: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
@@ -200,6 +226,10 @@ PPDET = Naming(
 )
 """PaddleDetection's YOLOv3 with the DarkNet backbone."""
 
+DARKNET = Naming("darknet", (Rule("{path}", "{path}"),), (Skip("classifier.{leaf}", "output of a classifier"),))
+"""A darknet file has no names: its layers come under canonical ones."""
+
 NAMINGS = (*FRAMEWORKS, MSMODELS, PPDET, MINDYOLO, ULTRALYTICS)
+BACKBONES = (suffixes(PPDET, "backbone.", CLASSIFIER),)
 PROGRAMS = {"torch": TORCH, "paddle": PADDLE, "mindspore": MINDSPORE, "mindspore-models": MSMODELS, "ppdet": PPDET}
 """Whose names a file can be written in: the generated models', by framework, or those of a published program."""

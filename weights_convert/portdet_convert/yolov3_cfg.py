@@ -81,9 +81,12 @@ def convolutions(network: Network, count: int) -> list[Conv]:
     ends = {
         sum(layer.count > 0 for layer in network.layers[:number]): number for number in (len(network.layers), backbone)
     }
-    for layer in network.layers[: ends.get(filled, backbone)]:
+    last = _classifier(network, backbone) if filled == len(yolov3.backbone_layers(depths, channels)) + 1 else None
+    for layer in network.layers[: backbone if last else ends.get(filled, backbone)]:
         _compare(network, layer, wanted[layer.number] if layer.number < len(wanted) else None, exact=bool(found))
     convs = [conv for _, _, conv in wanted if conv]
+    if last and found:
+        return [*convs, last]
     if filled not in (len(yolov3.backbone_layers(depths, channels)), len(convs)) or not found:
         raise PortdetError(
             f"{count} float32 values are the first {filled} convolutions of {network.path.name}: neither the backbone "
@@ -91,6 +94,16 @@ def convolutions(network: Network, count: int) -> list[Conv]:
             fix=f"cut it with 'darknet partial {network.path.name} IN OUT {backbone}', or give the whole file",
         )
     return convs[:filled]
+
+
+def _classifier(network: Network, backbone: int) -> Conv | None:
+    """What follows the backbone in darknet53.cfg: the average, and a convolution to the classes."""
+    tail = network.layers[backbone : backbone + 2]
+    if [layer.kind for layer in tail] != ["avgpool", "convolutional"]:
+        return None
+    last = tail[1]
+    plain = (last.options["batch_normalize"], last.options["size"], last.options["groups"]) == (0, 1, 1)
+    return yolov3.classifier(last.cin, last.cout) if plain else None
 
 
 def _filled(network: Network, count: int) -> int:
@@ -176,11 +189,14 @@ def order(
 def _notes(network: Network, convs: Sequence[Conv], why: str) -> Iterator[str]:
     depths, channels = layout(network) or ((), ())
     head = convs[-1]
-    classes = "the backbone alone" if head.norm else f"{head.cout // 3 - 5} classes"
+    if head.name == "classifier":
+        classes = f"the backbone and a classifier of {head.cout} classes"
+    else:
+        classes = "the backbone alone" if head.norm else f"{head.cout // 3 - 5} classes"
     yield (
         f"layers from {network.path}{why}: {len(convs)} convolutions, depths {_text(tuple(depths))}, channels "
         f"{_text(tuple(channels))}, {classes}, input {network.size[2]}x{network.size[1]}"
     )
     anchors = next((layer.options["anchors"] for layer in network.layers if layer.kind == "yolo"), None)
-    if not head.norm and anchors != tuple(yolov3.ANCHORS):
+    if head.name.startswith("backblock") and anchors != tuple(yolov3.ANCHORS):
         yield f"its anchors are not YOLOv3's: set model.anchors to {_text(anchors or ())}"
