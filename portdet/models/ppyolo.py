@@ -191,8 +191,8 @@ latter's `resnet_vb` counts the stem as 1 and res2 as 2: its freeze_at is ours p
 def detections(predictions: Array, sizes: Array, config: RunConfig) -> list[Detections]:
     """Boxes in the pixels of the original images. predictions: what `PPYOLO.predict` returns; sizes (B, 2): (w, h)."""
     settings = config.eval
-    if config.data.resize != "stretch":
-        raise PortdetError(f"data.resize = '{config.data.resize}' is not PP-YOLO's", fix="set it to stretch")
+    if config.data.resize == "letterbox":
+        raise PortdetError(f"data.resize = '{config.data.resize}' is not PP-YOLO's", fix="set it to stretch_cubic")
     if settings.nms_kind == "matrix":
         shared = {"score_threshold": settings.conf, "post_threshold": settings.conf, "keep": settings.max_det}
         options = MatrixNms(**{**shared, **CONVENTIONS[settings.matrix]})
