@@ -110,7 +110,8 @@ def is_state(path: Path) -> bool:
 
 
 def save_weights(path: Path, weights: Mapping[str, Array], about: Mapping[str, Any]) -> None:
-    """Write weights for inference under their canonical names. `about`: epoch, metrics, 'ema' or 'raw', the config."""
+    """Write weights for inference under their canonical names. `about`: epoch, step, metrics, the config, and which
+    weights they are: 'raw' or the EMA's kind, with its updates and what the shadow was divided by."""
     _save(path, weights, {"format": FORMAT, "version": portdet.__version__, **about})
 
 
@@ -119,6 +120,25 @@ def load_weights(path: Path) -> tuple[Arrays, dict[str, Any]]:
     arrays, metadata = _load(path)
     stripped = {name.removeprefix("weights/"): value for name, value in arrays.items() if name.startswith("weights/")}
     return stripped or arrays, metadata
+
+
+def held(remark: str) -> str:
+    """Which weights a file holds, in words, from what portdet wrote into it; '' for another program's text."""
+    try:
+        about = json.loads(remark)
+        after = f"after {about['step']} steps"
+        if "weights" not in about:
+            kind, updates = about["config"]["ema.kind"], about["ema_updates"]
+            shadow = f", and the shadow of the EMA ({kind}, {updates} updates), not divided" if kind != "none" else ""
+            return f"state of training {after}: raw weights{shadow}"
+        if about["weights"] == "raw":
+            return f"raw weights {after}"
+        return (
+            f"EMA of the weights ({about['weights']}, {about['ema_updates']} updates, "
+            f"divided by {about['ema_correction']:.9g}) {after}"
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def check_names(found: Mapping[str, Array], expected: Mapping[str, Array], path: Path) -> None:

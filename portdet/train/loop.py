@@ -283,8 +283,11 @@ class Trainer:
 
     def _save_best(self, metrics: dict[str, float]) -> None:
         p = self.progress
+        updates = p.ema_updates
+        divided = {"ema_updates": updates, "ema_correction": self.ema.correction(updates)} if updates else {}
         about = {
-            "weights": self.ema.kind if p.ema_updates else "raw",
+            "weights": self.ema.kind if updates else "raw",
+            **divided,
             "epoch": p.epoch + 1,
             "step": p.step,
             "metrics": metrics,

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from portdet.console import console
 from portdet.errors import PortdetError
+from portdet.train.checkpoint import held
 from portdet_convert import checks, models, yolov3_cfg
 from portdet_convert.command import sizes_of
 from portdet_convert.compare import gap, statistics
@@ -84,7 +85,7 @@ def _totals(found: WeightsFile) -> dict[str, Any]:
 
 def _summary(file: Path, found: WeightsFile, rows: Iterable[dict[str, Any]]) -> list[str]:
     total = _totals(found)
-    extra = "".join(f", {key} {value}" for key, value in found.metadata.items())
+    extra = "".join(f", {held(value) or f'{key} {value}'}" for key, value in found.metadata.items())
     lines = [
         f"{file}: {found.format}, {len(found.arrays)} tensors, {total['values']:,} values, of these "
         f"{total['parameters']:,} parameters (no statistics, no counters), {total['bytes']:,} bytes{extra}"
