@@ -36,7 +36,10 @@ class _Loader:
 
 
 class TrainLoader(_Loader):
-    """Training batches of one process (`rank` of `world`). `report` counts what is left out, and why.
+    """Training batches of one process (`rank` of `world`).
+
+    `report` counts what is known beforehand to be left out, of all ranks, and why; `lost` what was lost in batches that
+    this rank has given out.
 
     `config.data.batch` is over all processes. `mean` and `std` are of values 0..1 (zeros and ones: only / 255).
     `scores`: batches carry a weight for each box. `noise`: they carry uniform noise, in the shape that it gives for one
@@ -64,7 +67,7 @@ class TrainLoader(_Loader):
             raise PortdetError(
                 f"{len(dataset)} training images do not fill one batch of {data.batch}", fix="lower data.batch"
             )
-        self.report = Report()
+        self.report, self.lost = Report(), Report()
         self.report.count(Finding.LEFT_OVER, number=max(len(dataset) - self.steps_per_epoch * data.batch, 0))
         if config.augment.mixes and not scores:
             raise PortdetError(
@@ -86,9 +89,9 @@ class TrainLoader(_Loader):
         ):
             for position, count in zip(task.positions, counts.tolist(), strict=True):
                 name = self._dataset.records[position].name
-                self.report.count(Finding.ALL_LOST, name, int(count == 0))
+                self.lost.count(Finding.ALL_LOST, name, int(count == 0))
                 if self._config.augment.kind == "ppyolo":
-                    self.report.count(Finding.CUT, name, max(count - self._config.data.max_boxes, 0))
+                    self.lost.count(Finding.CUT, name, max(count - self._config.data.max_boxes, 0))
             yield Batch(images, boxes, labels, valid, ids, scores if self._scores else None, self._noise(task))
 
     def _noise(self, task: Task) -> Float | None:

@@ -58,6 +58,18 @@ class Report:
             if where and where not in places and len(places) < self.EXAMPLES:
                 places.append(where)
 
+    def add(self, other: Report) -> None:
+        """Take over what another report, say of another process, has counted."""
+        for finding, number in other.counts.items():
+            self.count(finding, number=number)
+            known = self.places[finding]
+            known += [p for p in other.places[finding] if p not in known][: self.EXAMPLES - len(known)]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.counts.clear()
+        self.places.clear()
+
     def __getitem__(self, finding: Finding) -> int:
         return self.counts[finding]
 

@@ -16,7 +16,7 @@ from portdet.backends import load_backend, open_session
 from portdet.config import Config
 from portdet.data import open_datasets
 from portdet.data.loader import TrainLoader
-from portdet.data.records import Dataset
+from portdet.data.records import Dataset, Report
 from portdet.errors import PortdetError
 from portdet.evaluate.validate import Validator
 from portdet.files import write_text
@@ -118,6 +118,11 @@ class TrainJob:
             finally:
                 if place.first and (self.folder / "results.csv").exists():
                     plots.results(self.folder / "results.png", read_results(self.folder / "results.csv"))
+            lost = Report()
+            for report in session.gather(loader.lost):
+                lost.add(report)
+            for line in lost.lines():
+                progress.note(f"train: {line}")
             self._report(validator, val_set)
             return outcome
 
@@ -163,8 +168,11 @@ class TrainJob:
     def _picture_of_batch(self, loader: TrainLoader, detector: Detector, dataset: Dataset) -> None:
         """What the network is fed, with its boxes: train_batch.jpg."""
         batch = next(loader.epoch(0))
-        boxes = [Boxes(b[v], labels[v]) for b, labels, v in zip(batch.boxes, batch.labels, batch.valid, strict=True)][
-            :16
+        loader.lost.clear()  # this batch is not trained on
+        weights = batch.scores if self.config.augment.mixes else None
+        boxes = [
+            Boxes(batch.boxes[i][v], batch.labels[i][v], None if weights is None else weights[i][v])
+            for i, v in enumerate(batch.valid[:16])
         ]
         fields = detector.fields
         captions = [f"image {number}" for number in batch.image_ids[:16]]

@@ -240,7 +240,7 @@ def test_images_that_lose_all_boxes_are_counted() -> None:
     loader = TrainLoader(dataset, config, **PLAIN)
     (batch,) = loader.epoch(0)
     assert (~batch.valid.any(1)).sum() == 1
-    assert loader.report.places[Finding.ALL_LOST] == ["scene 0"]
+    assert loader.lost.places[Finding.ALL_LOST] == ["scene 0"]
 
 
 @pytest.fixture
@@ -385,3 +385,16 @@ def test_report_lines_are_readable() -> None:
     for i in range(7):
         report.count(Finding.NO_AREA, f"{i}.jpg", i)
     assert report.lines() == ["21 boxes without area were dropped (1.jpg, 2.jpg, 3.jpg, 4.jpg, 5.jpg, ...)"]
+
+
+def test_reports_of_several_ranks_add_up() -> None:
+    first, second = Report(), Report()
+    first.count(Finding.CUT, "a", 2)
+    for name in "abcdef":
+        second.count(Finding.CUT, name, 1)
+    second.count(Finding.ALL_LOST, "g")
+    first.add(second)
+    assert first.lines() == [f"8 {Finding.CUT} (a, b, c, d, e, ...)", f"1 {Finding.ALL_LOST} (g)"]
+    assert second.places[Finding.ALL_LOST] == ["g"]
+    first.clear()
+    assert first.lines() == []
