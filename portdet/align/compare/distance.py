@@ -1,0 +1,62 @@
+"""How far two tensors of one name lie apart, in float64, in blocks, so that large ones need no copies of themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+_BLOCK = 1 << 18  # values
+
+
+@dataclass(frozen=True)
+class Distance:
+    """max_rel: largest difference over the largest reference value. rel_l2: norm of the difference over the norm of the
+    reference. cosine: of the angle between both. signed_ulp: mean difference (with sign), in float32 ulp of the
+    reference's root mean square: noise has no sign. equal: bit for bit, where both are finite.
+    """
+
+    max_rel: float
+    rel_l2: float
+    cosine: float
+    signed_ulp: float
+    equal: bool
+
+
+def distance(got: Array, want: Array) -> Distance:
+    """Between two tensors of one shape; values that are not finite in either are left out (see `exact`).
+
+    Where the reference is zero everywhere, the scale is that of `got`.
+    """
+    furthest = largest = largest_got = 0.0
+    squares = np.zeros(4)  # of the difference, of want, of got, got times want
+    signed, count = 0.0, 0
+    flat_got, flat_want = got.reshape(-1), want.reshape(-1)
+    for start in range(0, flat_want.size, _BLOCK):
+        a = flat_got[start : start + _BLOCK].astype(np.float64)
+        b = flat_want[start : start + _BLOCK].astype(np.float64)
+        finite = np.isfinite(a) & np.isfinite(b)
+        if not finite.all():
+            a, b = a[finite], b[finite]
+        apart = a - b
+        furthest = max(furthest, float(np.abs(apart).max(initial=0.0)))
+        largest = max(largest, float(np.abs(b).max(initial=0.0)))
+        largest_got = max(largest_got, float(np.abs(a).max(initial=0.0)))
+        squares += [apart @ apart, b @ b, a @ a, a @ b]
+        signed += float(apart.sum())
+        count += apart.size
+    if not furthest:
+        return Distance(0.0, 0.0, 1.0, 0.0, True)
+    differences, wanted, given, product = (float(value) for value in squares)
+    norms = (wanted * given) ** 0.5
+    rms = ((wanted or given) / count) ** 0.5
+    return Distance(
+        max_rel=furthest / (largest or largest_got),
+        rel_l2=(differences / (wanted or given)) ** 0.5,
+        cosine=min(1.0, product / norms) if norms else 0.0,
+        signed_ulp=signed / count / float(np.spacing(np.float32(rms))),
+        equal=False,
+    )
