@@ -86,12 +86,12 @@ class Result:
         lines = [f"Different, first in {first.name}: it {first.words}."]
         if before:
             ratio = max(f.ratio for f in before)
-            lines.append(f"The {place} tensors before it agree (largest cross/self ratio {ratio:.2g}).")
+            lines.append(f"All {place} before it agree (largest cross/self ratio {ratio:.2g}).")
         else:
             lines.append("It is the first tensor of all: compare what goes in (weights, images) before the model.")
         rest = self.guilty()
         if len(rest) > 1:
-            lines.append(f"{len(rest) - 1} of the {total - place - 1} after it differ too{_alike(rest)}.")
+            lines.append(f"Of the {total - place - 1} after it {len(rest) - 1} differ too{_alike(rest)}.")
         elif total - place - 1:
             lines.append("Nothing after it differs.")
         return " ".join(lines)
