@@ -95,14 +95,13 @@ class TrainPreparer:
     def _ppyolo(self, task: Task, position: int, out: Float) -> Found:
         rng = self._chance(task, position)
         other, drawn = int(rng.integers(len(self.dataset))), ppyolo.draw(self.augment, rng)
-        records, share = [self.dataset.records[position]], 1.0
-        if task.epoch < self.augment.mixup_epochs:
-            share = drawn.share
-            # as the original: a share of 1 or 0 is one image alone, whose boxes have full weight
-            chosen = [position] * (share > 0) + [other] * (share < 1)
-            records = [self.dataset.records[number] for number in chosen]
-        weights = (share, 1 - share) if len(records) == 2 else (1.0,)
-        scores = [np.full(len(r.labels), weight, np.float32) for r, weight in zip(records, weights, strict=True)]
+        share = drawn.share if task.epoch < self.augment.mixup_epochs else 1.0
+        # as the original: with a share of 1 or 0 it is one image alone, whose boxes have full weight
+        shares = (position, share), (other, 1 - share)
+        mixed = [(self.dataset.records[number], weight) for number, weight in shares if weight > 0]
+        records = [record for record, _ in mixed]
+        labels = np.concatenate([record.labels for record in records])
+        scores = np.concatenate([np.full(len(record.labels), weight, np.float32) for record, weight in mixed])
         boxes = np.concatenate([record.boxes for record in records])
         width, height = ppyolo.extent(*((record.width, record.height) for record in records))
         where = ppyolo.place(drawn, width, height, boxes, self.augment)
@@ -110,7 +109,7 @@ class TrainPreparer:
         pixels = [self.dataset.read(record) for record in records]
         colour = ppyolo.colours(drawn, self.augment)
         normalise(ppyolo.paint(pixels, share, colour, where, task.size, self._method(task)), self.table, out)
-        return Found(moved, np.concatenate([r.labels for r in records])[kept], np.concatenate(scores)[kept])
+        return Found(moved, labels[kept], scores[kept])
 
     def _chance(self, task: Task, position: int) -> np.random.Generator:
         return generator(self.seed, task.epoch, position, "augment")
