@@ -148,7 +148,7 @@ class OptimConfig(Section):
         "ppdet: from 0 on, such a milestone counts when warm-up is over",
     )
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0, description="L2, on convolution and linear weights only")
+    weight_decay: float = Field(5e-4, ge=0, description="L2, on kernels and on the bias of deformable offsets alone")
     nesterov: bool = False
     loss_scale: float | Literal["dynamic"] = Field(1.0, description="static factor, or 'dynamic'")
     clip_norm: float = Field(0.0, ge=0, description="largest norm of the gradients, before decay; 0: no clipping")

@@ -26,6 +26,7 @@ class Schedule:
     'exponential' multiplies by gamma at each milestone epoch, twice where it is listed twice; one that lies inside the
     warm-up is skipped ('mindspore') or counts when warm-up is over ('ppdet'); 'cosine_annealing' is a staircase by
     epoch, counted from 0 with warm-up included, with half period max(t_max, epochs); 'constant' keeps the base.
+    (PaddleDetection takes gamma / 10**i for the i-th milestone: the same for its 0.1, and for no other gamma.)
     """
 
     base: float

@@ -104,7 +104,7 @@ def test_a_frozen_body_keeps_its_weights_and_goes_on_with_its_statistics(found: 
 
 
 def test_the_cases_differ() -> None:
-    """One norm for another, a norm after decay, or frozen statistics would be seen."""
+    """What a case is about changes its numbers by more than a thousandth."""
     apart = {
         (a, b): max(distance(truth(a)[name], truth(b)[name]) for name in truth(a))
         for a, b in (("free", "global"), ("global", "group"), ("free", "frozen"), ("frozen", "frozen_group"))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from portdet.config import Config
 from portdet.errors import PortdetError
 from portdet.train.schedule import Schedule, base_rate, rate_line, schedule
+from tests.train.fakes import rows, settings, train
 
 
 def of(epochs: int, steps_per_epoch: int = 4, batch: int = 8, **optim: Any) -> Schedule:
@@ -188,6 +190,21 @@ def test_a_milestone_inside_the_warm_up_counts_after_it() -> None:
     assert [f"{rates.lr_at(s):.4g}" for s in (0, 15, 29, 30, 39, 40, 59)] == [
         "0", "0.5", "0.9667", "0.1", "0.1", "0.01", "0.01",
     ]  # fmt: skip
+
+
+def test_a_resumed_run_goes_on_with_the_rates(tmp_path: Path) -> None:
+    """Fifteen steps of 0.06 * t / 7, then 0.06, then 0.006 from epoch 2 on; stopped in the warm-up and after it."""
+    optim = {"lr0": 0.01, "lr_batch": 4, "schedule": "exponential", "lr_epochs": [2], "warmup": "ppdet"}
+    words = {f"optim__{key}": value for key, value in {**optim, "warmup_steps": 7, "warmup_epochs": 0}.items()}
+    for stop in (3, 9, 0):
+        trainer, _ = train(tmp_path, settings(**words, data__batch=24, train__max_steps=stop))
+        if stop != 3:
+            trainer.resume()
+        trainer.run()
+    wanted = [*(0.06 * t / 7 for t in range(7)), *[0.06] * 3, *[0.006] * 5]
+    found = [float(row["lr"]) for row in rows(tmp_path / "steps.csv")]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert found[0] == 0
 
 
 @pytest.mark.parametrize(
