@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import paddle
+import paddle.distributed as dist
 
 from portdet.errors import PortdetError
+from portdet.ranks import Place
 
 
 def find_device(name: str) -> str:
@@ -35,3 +37,16 @@ def find_device(name: str) -> str:
     if int(index or 0) >= count:
         raise PortdetError(f"device '{name}' does not exist: {count} found", fix=f"use {kind}:0 to {kind}:{count - 1}")
     return f"{kind}:{index or 0}"
+
+
+def device_of_rank(name: str, place: Place) -> str:
+    """Paddle's name of this rank's device: of several cards the one that the launcher has given it."""
+    device = find_device(name)
+    if place.world == 1 or device == "cpu":
+        return device
+    if ":" in name:
+        raise PortdetError(
+            f"device '{name}' for {place.world} ranks: each needs its own",
+            fix=f"name the kind alone, '{name.partition(':')[0]}'; CUDA_VISIBLE_DEVICES says which cards",
+        )
+    return find_device(f"{device.partition(':')[0]}:{dist.ParallelEnv().device_id}")

@@ -10,8 +10,7 @@ from portdet.ranks import Launcher
 
 def command(devices: int, logs: Path, script: list[str]) -> list[str]:
     """See `Launcher`. Rank 0's output comes through, all of it goes to logs/workerlog.N."""
-    run = [sys.executable, "-m", "paddle.distributed.launch", f"--nproc_per_node={devices}", f"--log_dir={logs}"]
-    return [*run, *script]
+    return [sys.executable, "-m", "portdet_paddle.launcher", str(devices), str(logs), *script]
 
 
 LAUNCHER = Launcher(

@@ -16,14 +16,18 @@ import paddle
 from portdet.backends import check_weights, import_source, split_state, watched
 from portdet.errors import PortdetError
 from portdet.heap import keep_freed_memory
+from portdet.ranks import shared
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
 from portdet.shadow import HostShadow, Shadow
-from portdet_paddle.device import find_device
+from portdet.train.fingerprint import weights_hash
+from portdet_paddle.device import device_of_rank
 from portdet_paddle.ema import DeviceShadow
+from portdet_paddle.ranks import Alone, exchange
+from portdet_paddle.sync_norm import SyncBatchNorm2D
 
 
 class PaddleSession:
-    """One generated layer, its momentum and its EMA on one device."""
+    """One generated layer, its momentum and its EMA on one device; one rank of several, if `options.place` says so."""
 
     backend = "paddle"
 
@@ -32,12 +36,17 @@ class PaddleSession:
     ) -> None:
         if options.precision != "float32":
             raise PortdetError(f"precision '{options.precision}' in paddle", fix="float32; torch offers float64")
-        self.device = find_device(options.device)
+        self.place, self.sync_bn = options.place, options.sync_bn
+        self.device = device_of_rank(options.device, self.place)
         paddle.set_device(self.device)
+        self.ranks = exchange(self.place, self.device)
         if self.device == "cpu":
             keep_freed_memory()
         self.mode, self.recipe, self.names = options.mode, recipe, dict(names)
-        self.model: Any = getattr(import_source(source), class_name)()
+        generated: Any = import_source(source)
+        if self.place.world > 1 and self.sync_bn:
+            generated.BatchNorm2D = SyncBatchNorm2D  # what its classes make
+        self.model: Any = getattr(generated, class_name)()
         tensors = self.model.state_dict()
         self.live: dict[str, Any] = {name: tensors[native] for name, native in names.items()}
         self.trained = {name: self.live[name] for group in recipe.groups for name in group.names}
@@ -63,6 +72,8 @@ class PaddleSession:
         _copy_in(self.live, weights)
         _copy_in(self.velocity, {name: np.zeros(t.shape, np.float32) for name, t in self.velocity.items()})
         self._restart_shadow()
+        if self.place.world > 1 and len(hashes := set(self.gather(weights_hash(self.weights())))) > 1:
+            raise shared(PortdetError(f"the ranks hold {len(hashes)} different sets of weights", fix="load the same"))
 
     def _restart_shadow(self) -> None:
         if self.shadow is not None:
@@ -101,14 +112,21 @@ class PaddleSession:
             _copy_in(self.live, raw)
 
     # ------------------------------------------------------------------ steps
-    def _backward(self, batch: Batch, scale: float) -> dict[str, Any]:
-        """Losses of a batch, tensors; leaves `scale` times the gradients on the weights."""
+    def _backward(self, batch: Batch, scale: float) -> tuple[list[str], Any]:
+        """Names and values of a batch's losses; leaves `scale` times the gradients on the weights.
+
+        With several ranks losses and gradients are the means over them.
+        """
         for tensor in self.trained.values():
             tensor.clear_gradient(False)
         self.model.train()
-        losses: dict[str, Any] = self.run(*map(paddle.to_tensor, batch.inputs(self.model.forward)))
-        (losses["loss"] * scale if scale != 1 else losses["loss"]).backward()
-        return losses
+        with self.ranks.step():
+            losses: dict[str, Any] = self.run(*map(paddle.to_tensor, batch.inputs(self.model.forward)))
+            (losses["loss"] * scale if scale != 1 else losses["loss"]).backward()
+            self.ranks.average_gradients(self.trained.values())
+            if not self.sync_bn:
+                self.ranks.take_from_first(self.live[name] for name in self.live if name not in self.trained)
+            return list(losses), self.ranks.mean(paddle.stack([value.detach() for value in losses.values()]))
 
     def train_step(self, batch: Batch, values: StepValues) -> StepResult:
         losses = self._backward(batch, values.loss_scale)
@@ -186,9 +204,11 @@ class PaddleSession:
         return facts
 
     def gather(self, value: Any) -> list[Any]:
-        return [value]
+        return self.ranks.gather(value)
 
     def close(self) -> None:
+        self.ranks.leave()
+        self.ranks = Alone()
         self.live, self.trained, self.velocity, self.shadow = {}, {}, {}, None
         self.model = self.run = None
         if self.device.startswith("gpu"):
@@ -209,7 +229,6 @@ def _finite(grads: list[Any]) -> bool:
     return bool(paddle.stack([paddle.isfinite(g).all() for g in grads]).all())
 
 
-def _floats(losses: Mapping[str, Any]) -> dict[str, float]:
-    """All losses in one transfer from the device."""
-    values = paddle.stack([v.detach() for v in losses.values()]).tolist()
-    return dict(zip(losses, values, strict=True))
+def _floats(losses: tuple[list[str], Any]) -> dict[str, float]:
+    names, values = losses
+    return dict(zip(names, values.tolist(), strict=True))

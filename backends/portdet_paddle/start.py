@@ -14,7 +14,7 @@ from portdet.errors import PortdetError
 
 
 def start(threads: int) -> None:
-    """Import paddle on `threads` threads (0: all cores). Other settings that the user made are kept.
+    """Import paddle on `threads` threads (0: all cores, shared among the ranks). Other settings of the user are kept.
 
     Raises PortdetError beside MindSpore (their oneDNN libraries clash), and where an import of paddle came first and
     fixed another number of threads.
@@ -24,7 +24,8 @@ def start(threads: int) -> None:
             "mindspore is already imported in this process, paddle cannot run beside it: their oneDNN libraries clash",
             fix="run each backend in a process of its own",
         )
-    wanted = str(threads or os.cpu_count() or 1)
+    ranks = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))  # on this machine; of paddle.distributed.launch
+    wanted = str(threads or max(1, (os.cpu_count() or 1) // ranks))
     if "paddle" in sys.modules:
         # unless it is set, `import paddle` sets it to 1, which doubles the time of a step on two cores
         fixed = os.environ.get("OMP_NUM_THREADS", "1")
