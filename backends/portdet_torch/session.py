@@ -15,7 +15,7 @@ from portdet.backends import check_weights, import_source, split_state, watched
 from portdet.errors import PortdetError
 from portdet.heap import keep_freed_memory
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
-from portdet_torch.device import find_device
+from portdet_torch.ranks import Group, device_of, synchronise_norms
 
 
 class TorchSession:
@@ -28,7 +28,7 @@ class TorchSession:
     ) -> None:
         # cuBLAS is deterministic only with a fixed workspace; to be set before its first call
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        self.torch_device = find_device(options.device)
+        self.torch_device = device_of(options)
         self.device, self.mode, self.recipe, self.names = str(self.torch_device), options.mode, recipe, dict(names)
         torch.set_num_threads(options.threads or os.cpu_count() or 1)
         # TF32 keeps 10 bits of the mantissa: it would hide every difference that alignment looks for
@@ -41,17 +41,21 @@ class TorchSession:
             torch.utils.deterministic.fill_uninitialized_memory = False  # else every new tensor is written twice
         self.dtype = torch.float64 if options.precision == "float64" else torch.float32
         self.model: Any = getattr(import_source(source), class_name)().to(self.torch_device, self.dtype)
+        self.group = Group(options.place, self.torch_device) if options.place.world > 1 else None
+        self.sync_bn = options.sync_bn
+        if self.group and self.sync_bn:
+            self.model = synchronise_norms(self.model, self.torch_device)
         tensors = self.model.state_dict(keep_vars=True)
         self.live: dict[str, Any] = {name: tensors[native] for name, native in names.items()}
         self._build_optimizer()
         self.shadow: dict[str, Any] | None = None
         if recipe.ema:
             self.shadow = {name: torch.empty_like(t) for name, t in self.live.items()}
+        self.run, self.trainer = self.model, self.group.wrap(self.model) if self.group else self.model
         if options.mode == "compiled":
             torch._dynamo.config.cache_size_limit = 64  # one graph a size in multi-scale training
-            self.run = torch.compile(self.model, dynamic=False)
-        else:
-            self.run = self.model
+            self.run = torch.compile(self.run, dynamic=False)
+            self.trainer = torch.compile(self.trainer, dynamic=False) if self.group else self.run
 
     def _build_optimizer(self) -> None:
         recipe = self.recipe
@@ -71,6 +75,8 @@ class TorchSession:
     # ------------------------------------------------------------------ weights and state
     def load_weights(self, weights: Mapping[str, Array]) -> None:
         check_weights(weights, self.names, {name: tuple(t.shape) for name, t in self.live.items()})
+        if self.group:
+            self.group.check_equal(weights)
         self._copy_in(self.live, weights)
         self.optimizer.state.clear()
         if self.shadow is not None:
@@ -125,20 +131,28 @@ class TorchSession:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         return tensor.to(self.torch_device, self.dtype if tensor.is_floating_point() else None, non_blocking=True)
 
-    def _losses(self, batch: Batch) -> dict[str, Any]:
+    def _backward(self, batch: Batch, scale: float = 1.0) -> dict[str, Any]:
+        """Losses of a batch, tensors; leaves `scale` times the gradients, means over the ranks, on the weights."""
+        self.optimizer.zero_grad(set_to_none=True)
         self.model.train()
-        out: dict[str, Any] = self.run(*map(self._tensor, batch.inputs(self.model.forward)))
-        return out
+        losses: dict[str, Any] = self.trainer(*map(self._tensor, batch.inputs(self.model.forward)))
+        (losses["loss"] * scale).backward()
+        if self.group and not self.sync_bn:
+            self.group.share([t for name, t in self.live.items() if name.endswith(("running_mean", "running_var"))])
+        return losses
+
+    def _floats(self, losses: Mapping[str, Any]) -> dict[str, float]:
+        """All losses, means over the ranks, in one transfer from the device."""
+        values = torch.stack([v.detach() for v in losses.values()])
+        return dict(zip(losses, (self.group.mean(values) if self.group else values).tolist(), strict=True))
 
     def train_step(self, batch: Batch, values: StepValues) -> StepResult:
-        self.optimizer.zero_grad(set_to_none=True)
-        losses = self._losses(batch)
-        (losses["loss"] * values.loss_scale).backward()
+        losses = self._backward(batch, values.loss_scale)
         grads = [t.grad for t in self.trained.values() if t.grad is not None]
         if values.loss_scale != 1:
             torch._foreach_mul_(grads, 1 / values.loss_scale)
         if self.recipe.dynamic_scale and not bool(torch.stack([g.isfinite().all() for g in grads]).all()):
-            return StepResult(_floats(losses), skipped=True)
+            return StepResult(self._floats(losses), skipped=True)
         for names in self.recipe.clipped:
             torch.nn.utils.clip_grad_norm_([self.trained[n] for n in names], self.recipe.clip_norm, foreach=True)
         for group in self.optimizer.param_groups:
@@ -148,14 +162,12 @@ class TorchSession:
             with torch.no_grad():
                 live = [t.detach() for t in self.live.values()]
                 torch._foreach_lerp_(list(self.shadow.values()), live, 1 - values.ema_decay)
-        return StepResult(_floats(losses))
+        return StepResult(self._floats(losses))
 
     def losses_and_gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
-        self.optimizer.zero_grad(set_to_none=True)
-        losses = self._losses(batch)
-        losses["loss"].backward()
+        losses = self._backward(batch)
         grads = {n: _numpy(torch.zeros_like(t) if t.grad is None else t.grad) for n, t in self.trained.items()}
-        return _floats(losses), grads
+        return self._floats(losses), grads
 
     @torch.no_grad()
     def predict(self, images: Array) -> Array:
@@ -177,16 +189,20 @@ class TorchSession:
             "threads": str(torch.get_num_threads()),
             "dtype": str(self.dtype).removeprefix("torch."),
         }
+        if self.group:
+            facts |= {"ranks": str(self.group.world), "group": self.group.library}
         if self.torch_device.type == "cuda":
             facts["gpu"] = torch.cuda.get_device_name(self.torch_device)
         return facts
 
     def gather(self, value: Any) -> list[Any]:
-        return [value]
+        return self.group.gather(value) if self.group else [value]
 
     def close(self) -> None:
         self.live, self.trained, self.shadow = {}, {}, None
-        self.model = self.run = self.optimizer = None
+        self.model = self.run = self.trainer = self.optimizer = None
+        if self.group:
+            self.group.leave()
         if self.torch_device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -194,9 +210,3 @@ class TorchSession:
 def _numpy(tensor: Any) -> Array:
     array: Array = tensor.detach().cpu().numpy()
     return array.copy()  # cpu tensors share memory with numpy
-
-
-def _floats(losses: Mapping[str, Any]) -> dict[str, float]:
-    """All losses in one transfer from the device."""
-    values = torch.stack([v.detach() for v in losses.values()]).tolist()
-    return dict(zip(losses, values, strict=True))
