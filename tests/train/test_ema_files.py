@@ -10,8 +10,11 @@ import pytest
 from click.testing import CliRunner
 from safetensors import safe_open
 
+from portdet.models import load_model
 from portdet.session import Arrays
+from portdet.spec.init import initial_weights
 from portdet.train import checkpoint
+from portdet_convert.load import load_canonical
 from portdet_convert.weights_command import weights
 from tests.train.fakes import NAMES, FakeSession, settings, train
 
@@ -82,6 +85,22 @@ def test_the_files_say_which_weights_they_hold(tmp_path: Path, kind: str, best: 
         assert shown.output.rstrip().endswith(f" bytes, {words}")
     about = json.loads(remark(tmp_path / "weights" / "best.safetensors"))
     assert about["weights"] == ("raw" if kind == "none" else kind)
+
+
+def test_whoever_loads_a_file_is_told(tmp_path: Path) -> None:
+    """`portdet val --weights last.safetensors` scores raw weights, and says so."""
+    graph = load_model({"name": "ppyolo", "variant": "nano"}, imgsz=96).graph
+    arrays, config = initial_weights(graph, 0), settings(ema__kind="threshold")
+    progress = checkpoint.Progress(step=15, ema_updates=15, config=checkpoint.config_values(config))
+    state = {f"{part}/{name}": array for part in ("weights", "ema") for name, array in arrays.items()}
+    checkpoint.save_state(tmp_path / "last.safetensors", state, progress)
+    shapes = {name: info.shape for name, info in graph.weights().items()}
+    report = load_canonical(tmp_path / "last.safetensors", shapes)[1]
+    assert len(report.loaded) == len(shapes)
+    said = (
+        "state of training after 15 steps: raw weights, and the shadow of the EMA (threshold, 15 updates), not divided"
+    )
+    assert said in report.notes
 
 
 @pytest.mark.parametrize("text", ["", "pt", "[1]", '{"step": 3}', '{"step": 3, "weights": "threshold"}', "null", "{"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from portdet.errors import PortdetError
+from portdet.train.checkpoint import held
 from portdet_convert import cfg, checks, models, ppyolo, yolov3, yolov3_cfg
 from portdet_convert.files import WeightsFile, open_weights
 from portdet_convert.files.darknet import Conv
@@ -88,8 +89,8 @@ def load_canonical(
 
 
 def read_for(path: str | Path, names: Shapes) -> tuple[WeightsFile, list[str]]:
-    """The file's arrays and what to know of them; a darknet file gets the order of the YOLOv3 whose shapes are `names`,
-    and a `.cfg` that lies beside it must say the same."""
+    """The file's arrays and what to know of them: of a checkpoint of portdet's, whether it holds raw weights or an
+    average. A darknet file gets the order of the YOLOv3 whose shapes are `names`; a `.cfg` beside it must agree."""
     notes: list[str] = []
 
     def layers(count: int) -> Sequence[Conv]:
@@ -103,7 +104,8 @@ def read_for(path: str | Path, names: Shapes) -> tuple[WeightsFile, list[str]]:
         with checks.naming_file(path):
             return yolov3.layers_for(count, *sizes)
 
-    return open_weights(path, layers), notes
+    file = open_weights(path, layers)
+    return file, [*notes, *filter(None, map(held, file.metadata.values()))]
 
 
 def _agree(found: Sequence[Conv], wanted: Sequence[Conv], beside: str) -> None:
