@@ -22,6 +22,7 @@ COMMANDS = {
     "val": ("portdet.cli.val", "command", "Score trained weights with COCO's metric."),
     "predict": ("portdet.cli.predict", "command", "Find objects in images; write drawings and JSON."),
     "align": ("portdet.cli.align", "command", "Train the same detector on several backends; compare AP per epoch."),
+    "compare": ("portdet.cli.compare", "command", "Compare dumps of two programs, tensor by tensor."),
     "show": ("portdet.cli.show", "command", "Show a model, a configuration, a graph or the backends."),
     "emit": ("portdet.cli.emit", "command", "Write a model as source code of one framework."),
     "doctor": ("portdet.cli.doctor", "command", "Check frameworks, versions and devices."),

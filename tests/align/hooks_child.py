@@ -22,7 +22,7 @@ def torch_net(arrays: Arrays, put: Any) -> None:
 
     from portdet_torch import hooks
 
-    class Net(nn.Module):
+    class Net(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.conv = nn.Conv2d(3, 4, 3, padding=1)
@@ -49,7 +49,7 @@ def paddle_net(arrays: Arrays, put: Any) -> None:
 
     from portdet_paddle import hooks
 
-    class Net(nn.Layer):
+    class Net(nn.Layer):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.conv = nn.Conv2D(3, 4, 3, padding=1)
@@ -76,7 +76,7 @@ def mindspore_net(arrays: Arrays, put: Any) -> None:
 
     from portdet_mindspore import hooks
 
-    class Net(nn.Cell):
+    class Net(nn.Cell):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.conv = nn.Conv2d(3, 4, 3, pad_mode="pad", padding=1, has_bias=True)
@@ -107,7 +107,7 @@ def mindspore_net(arrays: Arrays, put: Any) -> None:
 
 def split(nn: Any) -> Any:
     """A module of any of the three that returns two tensors."""
-    base = getattr(nn, "Module", None) or getattr(nn, "Layer", None) or nn.Cell
+    base: Any = getattr(nn, "Module", None) or getattr(nn, "Layer", None) or nn.Cell
 
     class Half(base):  # type: ignore[misc]
         def forward(self, x: Any) -> Any:
