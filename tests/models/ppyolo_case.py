@@ -55,15 +55,15 @@ def inputs(oracles: Path) -> Arrays:
 
 
 def merged(head: Array, factor: float = 0.4) -> Array:
-    """A raw output (B, 258, g, g) as PaddleDetection's head returns it (B, 255, g, g): the expected overlap merged into
-    the objectness, which is a logit again."""
+    """A raw output (B, 3 * (6 + C), g, g) as PaddleDetection's head returns it (B, 3 * (5 + C), g, g): the expected
+    overlap merged into the objectness, which is a logit again."""
     batch, _, grid, _ = head.shape
     head = head.astype(np.float64)
     expected = head[:, :3].reshape(batch, 3, 1, -1)
-    rows = head[:, 3:].reshape(batch, 3, 85, -1)
+    rows = head[:, 3:].reshape(batch, 3, -1, grid * grid)
     product = sigmoid(rows[:, :, 4:5]) ** (1 - factor) * sigmoid(expected) ** factor
     logit = -np.log(np.clip(1 / np.clip(product, 1e-7, 1e7) - 1, 1e-7, 1e7))
-    out: Array = np.concatenate([rows[:, :, :4], logit, rows[:, :, 5:]], axis=2).reshape(batch, 255, grid, grid)
+    out: Array = np.concatenate([rows[:, :, :4], logit, rows[:, :, 5:]], axis=2).reshape(batch, -1, grid, grid)
     return out
 
 
