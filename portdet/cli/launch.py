@@ -74,6 +74,8 @@ def launch(launcher: Launcher, devices: int, folder: Path, words: Sequence[str])
             _watch(process, logs, stop)
         finally:
             _end(process)
+        for file in logs.glob("rank*.pid"):
+            file.unlink()
     _raise_report(launcher, devices, logs, process.returncode)
     if stop:
         raise Interrupted(f"stopped by {stop.signal_name} before the first step", fix="start again")

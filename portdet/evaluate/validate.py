@@ -13,7 +13,7 @@ from portdet.errors import PortdetError
 from portdet.evaluate.coco_map import CocoScores, evaluate
 from portdet.models import Detector
 from portdet.postprocess.detections import Detections, to_coco
-from portdet.ranks import ALONE, Place, together
+from portdet.ranks import ALONE, Place, shared, together
 from portdet.session import Session
 
 
@@ -55,7 +55,8 @@ class Validator:
         found = {image_id: one for share in shares for image_id, one in share.items()}
         numbers = [record.image_id for record in self.dataset.records]
         if sorted(numbers) != sorted(image_id for share in shares for image_id in share):
-            raise PortdetError(f"{[len(share) for share in shares]} images were predicted, of {len(numbers)}")
+            counts = [len(share) for share in shares]
+            raise shared(PortdetError(f"the ranks' shares {counts} are not the {len(numbers)} images of the data set"))
         self.found = {number: found[number] for number in numbers}
 
     def _share(self, session: Session, progress: Callable[[int, int], None] | None) -> dict[int, Detections]:

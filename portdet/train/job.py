@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -58,7 +59,10 @@ def recipe_of(config: Config, detector: Detector) -> Recipe:
 def session_of(config: Config, detector: Detector, folder: Path, place: Place = ALONE) -> Session:
     """A session of the configuration's backend, device and mode; the generated source goes into `folder`."""
     t = config.train
-    options = Options(t.device, t.mode, t.threads, place=place, sync_bn=t.sync_bn)
+    threads = t.threads
+    if place.world > 1 and not threads:
+        threads = max(1, (os.cpu_count() or 1) // place.world)  # ranks that each take all cores wait for one another
+    options = Options(t.device, t.mode, threads, place=place, sync_bn=t.sync_bn)
     return open_session(detector, t.backend, recipe_of(config, detector), options, folder)
 
 
@@ -84,6 +88,7 @@ class TrainJob:
         with ExitStack() as stack:
             train_set, val_set = open_datasets(config.data, config.train.seed)
             detector = model_of(config, train_set.names)
+            self._check_norms(detector)
             fields = detector.fields
             loader = TrainLoader(
                 train_set, config, mean=fields.mean, std=fields.std, seed=config.train.seed, rank=place.rank,
@@ -109,6 +114,8 @@ class TrainJob:
                 facts = ", ".join(f"{key} {value}" for key, value in session.facts().items())
                 progress.note(f"{len(train_set)} training images, {len(val_set)} for validation; {facts}")
                 progress.note(rate_line(config, trainer.schedule))
+                if place.world > 1:
+                    progress.note(", ".join(f"{key} {value}" for key, value in self._ranks().items()))
                 plots.labels(self.folder / "labels.png", train_set.coco_ground_truth())
                 self._picture_of_batch(loader, detector, train_set)
             if self.resume:
@@ -136,6 +143,20 @@ class TrainJob:
             )
         settings.devices = world
 
+    def _check_norms(self, detector: Detector) -> None:
+        if self.place.world > 1 and getattr(detector.fields, "norm_variance", "biased") == "unbiased":
+            raise PortdetError(
+                f"model.norm_variance=unbiased takes the variance of each of {self.place.world} ranks by itself",
+                fix="use train.devices=1, or the biased variance",
+            )
+
+    def _ranks(self) -> dict[str, str]:
+        """What a run of several ranks says of itself."""
+        t, batch, world = self.config.train, self.config.data.batch, self.place.world
+        name = load_backend(t.backend).launcher.name
+        return {"ranks": str(world), "launcher": name, "batch_per_rank": f"{batch // world} of {batch}",
+                "sync_bn": str(t.sync_bn).lower()}  # fmt: skip
+
     @contextmanager
     def _session(self, detector: Detector) -> Iterator[Session]:
         """The session, closed at the end; not if this rank fails alone: to leave its group it would wait for all."""
@@ -154,14 +175,13 @@ class TrainJob:
 
     def _describe(self, session: Session) -> None:
         """args.yaml, environment.json and, of a new run, session.json."""
-        config, world = self.config, self.place.world
+        config = self.config
         describe(self.folder, config)
         if self.resume:
             return
         about = {**session.facts(), "learning_rate": f"{base_rate(config):.9g}"}
-        if world > 1:
-            about |= {"world": str(world), "launcher": load_backend(config.train.backend).launcher.name}
-            about |= {"sync_bn": str(config.train.sync_bn), "batch_per_rank": str(config.data.batch // world)}
+        if self.place.world > 1:
+            about |= self._ranks()
         about["initial_weights"] = weights_hash(session.weights())
         write_text(self.folder / "session.json", json.dumps(about, indent=1) + "\n")
 
