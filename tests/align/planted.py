@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-
-from portdet.session import Batch, StepValues
 
 
 @dataclass(frozen=True)
@@ -72,26 +70,10 @@ def _biased_variance(session: Any) -> None:
             module.register_forward_hook(store)
 
 
-def _loaded(change: Callable[[dict[str, Any]], None]) -> Callable[[Any], None]:
-    """A fault of conversion: what is loaded is changed first."""
-
-    def touch(session: Any) -> None:
-        load = session._copy_in
-
-        def changed(tensors: Any, arrays: Any) -> None:
-            arrays = dict(arrays)
-            change(arrays)
-            load(tensors, arrays)
-
-        session._copy_in = changed
-
-    return touch
-
-
-def _transpose(arrays: dict[str, Any]) -> None:
-    name = "backblock0.conv3.conv.weight"
-    if name in arrays:
-        arrays[name] = np.ascontiguousarray(arrays[name].transpose(0, 1, 3, 2))
+def _transpose(session: Any) -> None:
+    """A fault of conversion: one kernel arrives with height and width exchanged."""
+    load, name = session.load_state, "weights/backblock0.conv3.conv.weight"
+    session.load_state = lambda state: load({**state, name: np.ascontiguousarray(state[name].transpose(0, 1, 3, 2))})
 
 
 def _rounded(bits: int) -> Callable[[Any], None]:
@@ -141,27 +123,27 @@ def _rate_in_velocity(session: Any) -> None:
 
 
 def _average_copies_buffers(session: Any) -> None:
-    step = session.train_step
+    """Statistics of the norms go into the average as they are."""
+    state = session.state
 
-    def copied(batch: Batch, values: StepValues) -> Any:
-        result = step(batch, values)
-        with torch.no_grad():
-            for name, shadow in session.shadow.items():
-                if "running" in name:
-                    shadow.copy_(session.live[name])
-        return result
+    def copied() -> Any:
+        found = state()
+        for name in found:
+            if name.startswith("ema/") and "running" in name:
+                found[name] = found[name.replace("ema/", "weights/", 1)]
+        return found
 
-    session.train_step = copied
+    session.state = copied
 
 
-def _wrong_image(session: Any) -> None:
+def _same_image(session: Any) -> None:
     """The loss sees the first image twice."""
-    losses = session._losses
 
-    def twice(batch: Batch) -> Any:
-        return losses(replace(batch, images=np.repeat(batch.images[:1], len(batch.images), axis=0)))
+    def twice(module: Any, inputs: Any) -> Any:
+        images, *rest = inputs
+        return (images[:1].expand_as(images), *rest) if rest else inputs
 
-    session._losses = twice
+    session.model.register_forward_pre_hook(twice)
 
 
 FAULTS = [
@@ -173,7 +155,7 @@ FAULTS = [
     Fault("biased running variance", "step/weights/backbone.conv0.norm.running_var", touch=_biased_variance),
     Fault("slope of leaky ReLU 0.01", "forward/backblock0.conv0", (("0.1, inplace=True)", "0.01, inplace=True)"),)),
     Fault("padding on the other side", "forward/backbone.conv1.conv", (("(0, 1, 0, 1)", "(1, 0, 1, 0)"),)),
-    Fault("one kernel transposed", "weights/backblock0.conv3.conv.weight", touch=_loaded(_transpose)),
+    Fault("one kernel transposed", "weights/backblock0.conv3.conv.weight", touch=_transpose),
     Fault("BGR for RGB", "forward/backbone.conv0.conv", (("self.conv0(images)", "self.conv0(images.flip(1))"),)),
     Fault("10 bits of mantissa", "forward/backbone.conv0.conv", touch=_rounded(10)),
     Fault(
@@ -187,7 +169,7 @@ FAULTS = [
     Fault("loss over batch + 1", "loss/xy", (("return stack / head.shape[0]", "return stack / (head.shape[0] + 1)"),)),
     Fault("ignored above 0.3", "loss/obj", (("amax(dim=2) < 0.7)", "amax(dim=2) < 0.3)"),)),
     Fault("labels smoothed", "loss/cls", (("own.float()), max=1.0)", "own.float()), max=0.99)"),)),
-    Fault("the same image twice", "loss/xy", touch=_wrong_image),
+    Fault("the same image twice", "loss/xy", touch=_same_image),
     Fault("a branch without gradient", "grad/conv1.", (("self.conv1(route)", "self.conv1(route).detach()"),)),
     Fault("decay on biases and norms", "step/", recipe={"everywhere": True}),
     Fault("decay half as large", "step/", recipe={"decay": 2.5e-3}),
