@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from portdet_paddle.start import import_paddle
+
 
 def main() -> None:
     devices, logs, script = int(sys.argv[1]), Path(sys.argv[2]).resolve(), sys.argv[3:]
@@ -18,6 +20,7 @@ def main() -> None:
         for rank in range(devices):
             Path(private, f"workerlog.{rank}").symlink_to(logs / f"workerlog.{rank}")
         words = [f"--nproc_per_node={devices}", f"--log_dir={private}", "--log_overwrite=true", "--log_level=WARNING"]
+        import_paddle()
         sys.argv = ["paddle.distributed.launch", *words, *script]
         from paddle.distributed.launch.job.container import Container
         from paddle.distributed.launch.main import launch

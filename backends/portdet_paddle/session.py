@@ -197,6 +197,8 @@ class PaddleSession:
             "threads": os.environ["OMP_NUM_THREADS"],
             "dtype": "float32",
         }
+        if self.place.world > 1:
+            facts |= {"ranks": str(self.place.world), "group": os.environ["PADDLE_DISTRI_BACKEND"]}
         if self.device == "cpu":
             facts["mkl cpu type"] = os.environ.get("MKL_DEBUG_CPU_TYPE", "own choice")
         elif self.device.startswith("gpu"):

@@ -44,10 +44,10 @@ def start(threads: int) -> None:
     os.environ.setdefault("FLAGS_cudnn_deterministic", "1")
     if kind := mkl_kind():
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", kind)
-    _import()
+    import_paddle()
 
 
-def _import() -> None:
+def import_paddle() -> None:
     """Import paddle without its advice to use one thread and to install ccache."""
     with redirect_stderr(io.StringIO()) as said, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No ccache found")
