@@ -84,15 +84,17 @@ class AlignJob:
         command = [sys.executable, "-m", "portdet", "train", str(self.folder / "args.yaml"), "--folder", str(target)]
         path = os.pathsep.join(entry for entry in sys.path if entry)
         lines: list[str] = []
-        with (target / "log.txt").open("w") as log:
-            child = subprocess.Popen(
+        with (
+            (target / "log.txt").open("w") as log,
+            subprocess.Popen(
                 [*command, "--initial", str(initial), f"train.backend={backend}"],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 text=True,
                 env={**os.environ, "PYTHONPATH": path},
-            )
+            ) as child,
+        ):
             assert child.stdout is not None
             try:
                 for line in child.stdout:
@@ -103,5 +105,4 @@ class AlignJob:
             finally:
                 if child.poll() is None:
                     child.terminate()
-                    child.wait()
         return "\n".join(lines[-5:]) or f"exit code {code}" if code else ""

@@ -176,3 +176,21 @@ def test_a_training_that_could_not_be_compared_is_not_begun(tmp_path: Path, caps
     assert portdet([*words, "epochs=1"]) == 3
     assert "has AP at epochs 2, 4, 6, 8, 10, 12, 14, 16, the run at 1" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_training_against_an_earlier_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same seed gives the same AP, which lies between its own curves; another one's folder has no known spread."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    tiny = ["epochs=2", "train_count=8", "val_count=4", "batch=4", "imgsz=64", "scene_size=64", "workers=0"]
+    words = ["align", "yolov3_scenes", "--backends", "torch", *tiny, f"project={tmp_path}"]
+    assert portdet(words) == 0
+    earlier = tmp_path / "align" / "yolov3_scenes"
+    capsys.readouterr()
+    assert portdet([*words, "--against", str(earlier), "--spread", "0.001"]) == 0
+    said = capsys.readouterr().out
+    assert "ok        torch, AP against yolov3_scenes: inside at all 2 common epochs" in said
+    assert "ok        initial weights" in said
+    assert portdet(["align", "--against", str(earlier), str(earlier / "torch"), f"project={tmp_path}"]) == 2
+    page = (tmp_path / "align" / "torch" / "align.html").read_text()
+    assert page.count("data:image/jpeg") == 1, "the run's own picture is shown from where it is"

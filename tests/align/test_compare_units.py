@@ -223,6 +223,19 @@ def test_noise_passes_and_without_self_runs_nothing_is_decided() -> None:
     assert compare(noisy(0, 0), [noisy(0, 0)]).passed is True, "equal bits need no tolerance"
 
 
+def test_what_rounding_hides_is_said() -> None:
+    envelope = calibrated()
+    loud = noisy(70)
+    loud["grad/c"][3] += F(0.05)
+    envelope.add(noisy(0, 0), loud)
+    result = compare(noisy(0, 0), [noisy(71)], envelope)
+    assert [finding.name for finding in result.wide()] == ["grad/c"]
+    assert "In 1 of them rounding alone moves values so far that faults below 1% do not show (below 50% in grad/c)" in (
+        result.words()
+    )
+    assert compare(noisy(0, 0), [noisy(71)], calibrated()).wide() == []
+
+
 def test_the_median_of_three_forgives_one_kink_but_not_two() -> None:
     runs = [noisy(seed) for seed in (60, 61, 62)]
     runs[1]["grad/c"][7] += F(0.5)
@@ -231,6 +244,16 @@ def test_the_median_of_three_forgives_one_kink_but_not_two() -> None:
     runs[2]["grad/c"][7] += F(0.5)
     assert compare(noisy(0, 0), runs, calibrated()).passed is False
     assert Median(runs)["grad/c"][7] == pytest.approx(1.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_the_median_is_numpy_s(count: int) -> None:
+    random = np.random.RandomState(count)
+    runs = [{"x": random.randn(4, 50).astype(F)} for _ in range(count)]
+    runs[0]["x"][0, 0] = np.nan
+    want = np.median(np.stack([run["x"] for run in runs]), axis=0)
+    np.testing.assert_array_equal(Median(runs)["x"], want)
+    assert Median(runs)["x"].dtype == F
 
 
 def test_a_tensor_without_noise_is_held_to_one_ulp() -> None:
