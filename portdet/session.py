@@ -186,12 +186,32 @@ class Session(Protocol):
         """Free device memory; leave process groups."""
 
 
+@dataclass(frozen=True)
+class MethodCall:
+    """One call of a method of a generated class, in training mode: how single ops and layers are checked.
+
+    inputs: the method's arguments in order. weights: those of the class, by native name. wanted: inputs whose gradient
+    is asked for, beside that of all weights. cotangents: the gradient is that of sum(output * cotangent) over the named
+    outputs.
+    """
+
+    source: Path
+    class_name: str
+    method: str
+    inputs: Arrays
+    weights: Arrays
+    wanted: tuple[str, ...]
+    cotangents: Arrays
+
+
 class Backend(Protocol):
     """A framework, found by its entry point `portdet.backends`. Importing it must not import the framework."""
 
     name: str
     target: Target
-    default_mode: str  # what "default" means: 'eager' or 'compiled'
+    modes: tuple[str, ...]  # of 'eager' and 'compiled'
+    default_mode: str  # what "default" means
+    known_failures: Mapping[str, str]  # pattern of a line of `portdet conformance` ('ops/mish_*') -> reason
     file_format: str  # the framework's own, as `portdet convert --to` names it
     loader: str  # the framework's function behind `load_file`
     launcher: Launcher  # starts N processes of one training
@@ -200,6 +220,9 @@ class Backend(Protocol):
         self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
     ) -> Session:
         """Import generated source and build its session. names: canonical -> native, of all weights and buffers."""
+
+    def differentiate(self, call: MethodCall, options: Options) -> tuple[Arrays, Arrays]:
+        """Outputs of the call by name, and gradients by the names of inputs and (native) weights."""
 
     def load_file(self, path: Path) -> Arrays:
         """Tensors by name of a file in the framework's own format, read by its own loader.

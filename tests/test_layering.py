@@ -23,7 +23,7 @@ LAYERS = (
     {"evaluate", "backends"},
     {"report"},
     {"train", "predict"},
-    {"align", "bench"},
+    {"align", "bench", "conformance"},
     {"cli"},
     {"__main__"},
 )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
-from portdet.session import Arrays, Check, Options, Recipe, Session
+from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session
 from portdet_mindspore.launch import LAUNCHER
 from portdet_mindspore.target import TARGET
 
@@ -15,7 +16,9 @@ class MindSporeBackend:
 
     name = "mindspore"
     target = TARGET
+    modes = ("eager", "compiled")
     default_mode = "compiled"
+    known_failures: ClassVar[dict[str, str]] = {}
     file_format = "ckpt"
     loader = "mindspore.load_checkpoint"
     launcher = LAUNCHER
@@ -29,6 +32,14 @@ class MindSporeBackend:
         from portdet_mindspore.session import MindSporeSession
 
         return MindSporeSession(source, class_name, recipe, names, options)
+
+    def differentiate(self, call: MethodCall, options: Options) -> tuple[Arrays, Arrays]:
+        from portdet_mindspore.process import prepare
+
+        prepare()
+        from portdet_mindspore.method import differentiate
+
+        return differentiate(call, options)
 
     def load_file(self, path: Path) -> Arrays:
         from portdet_mindspore.process import prepare

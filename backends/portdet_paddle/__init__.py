@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
-from portdet.session import Arrays, Check, Options, Recipe, Session
+from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session
 from portdet_paddle.launch import LAUNCHER
 from portdet_paddle.target import TARGET
 
@@ -16,7 +17,9 @@ class PaddleBackend:
 
     name = "paddle"
     target = TARGET
+    modes = ("eager", "compiled")
     default_mode = "eager"
+    known_failures: ClassVar[dict[str, str]] = {}
     file_format = "pdparams"
     loader = "paddle.load"
     launcher = LAUNCHER
@@ -30,6 +33,14 @@ class PaddleBackend:
         from portdet_paddle.session import PaddleSession
 
         return PaddleSession(source, class_name, recipe, names, options)
+
+    def differentiate(self, call: MethodCall, options: Options) -> tuple[Arrays, Arrays]:
+        from portdet_paddle.start import start
+
+        start(options.threads)
+        from portdet_paddle.method import differentiate
+
+        return differentiate(call, options)
 
     def load_file(self, path: Path) -> Arrays:
         if "paddle" not in sys.modules:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
-from portdet.session import Arrays, Check, Options, Recipe, Session
+from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session
 from portdet_torch.launch import LAUNCHER
 from portdet_torch.target import TARGET
 
@@ -16,7 +17,9 @@ class TorchBackend:
 
     name = "torch"
     target = TARGET
+    modes = ("eager", "compiled")
     default_mode = "eager"
+    known_failures: ClassVar[dict[str, str]] = {}
     file_format = "pth"
     loader = "torch.load"
     launcher = LAUNCHER
@@ -30,6 +33,11 @@ class TorchBackend:
         from portdet_torch.session import TorchSession
 
         return TorchSession(source, class_name, recipe, names, options)
+
+    def differentiate(self, call: MethodCall, options: Options) -> tuple[Arrays, Arrays]:
+        from portdet_torch.method import differentiate
+
+        return differentiate(call, options)
 
     def load_file(self, path: Path) -> Arrays:
         from portdet_torch.files import load_file

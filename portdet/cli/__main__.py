@@ -26,6 +26,7 @@ COMMANDS = {
     "show": ("portdet.cli.show", "command", "Show a model, a configuration, a graph or the backends."),
     "emit": ("portdet.cli.emit", "command", "Write a model as source code of one framework."),
     "doctor": ("portdet.cli.doctor", "command", "Check frameworks, versions and devices."),
+    "conformance": ("portdet.cli.conformance", "command", "Hold a backend against the checklist of all backends."),
     "bench": ("portdet.cli.bench", "command", "Time training steps against the bare framework."),
     "data": ("portdet.cli.data", "command", "Convert, inspect and draw data sets."),
     "convert": ("portdet_convert.command", "convert", "Convert weights between formats."),

@@ -149,7 +149,7 @@ class Body:
         return f"{bracket(*left, level)} {size.kind} {bracket(*right, level + 1)}", level
 
     def _spare(self, arg: Any) -> bool:
-        """Whether it is written in place of a name and comes from a sum or a leaf layer: their gradients need inputs."""
+        """Whether it is written in place of a name and comes from a sum or a leaf layer: those need no output."""
         node = self.inline.get(arg) if isinstance(arg, Value) else None
         return node is not None and (node.op == "add" if node.call is None else self.layer(node.call))
 

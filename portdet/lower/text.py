@@ -60,7 +60,7 @@ class Attrs:
 class Args:
     """The arguments of an op's text: `a[0]` may be used between commas, `a.tight(0)` before a dot or bracket.
 
-    spare: the first argument is a tensor of its own, that nothing else reads, not even a gradient: it may be overwritten.
+    spare: the first argument is a tensor of its own, that nothing else reads, not even a gradient.
     """
 
     texts: Sequence[Any]  # (text, precedence), or a list of them for a tuple argument

@@ -12,22 +12,22 @@ import numpy as np
 
 from portdet.backends import load_backend
 from portdet.lower import emit
-from portdet.session import Arrays
+from portdet.session import Arrays, MethodCall, Options
 from tests.backends.deform_spec import CASES, FORMS, inputs, traced, weight
-from tests.backends.ops_child import mindspore, paddle, torch
 
 
 def main() -> None:
     backend, mode = sys.argv[3:]
-    run = {"torch": torch, "mindspore": mindspore, "paddle": paddle}[backend]
+    chosen, options = load_backend(backend), Options(mode=mode, threads=1)
     found: Arrays = {}
     for case in CASES:
         for form in FORMS:
             source = Path(f"{case}_{form}.py")
-            source.write_text(emit(traced(case, form), load_backend(backend).target, title="One convolution."))
+            source.write_text(emit(traced(case, form), chosen.target, title="One convolution."))
             given = inputs(case)
             cotangent = {"y": given.pop("cotangent")}
-            outs, grads = run(source, weight(), given, list(given), cotangent, mode == "compiled")
+            call = MethodCall(source, "Net", "loss", given, weight(), tuple(given), cotangent)
+            outs, grads = chosen.differentiate(call, options)
             found[f"{case}/{form}/y"] = outs["y"]
             found |= {f"{case}/{form}/grad/{name}": array for name, array in grads.items()}
     np.savez(sys.argv[2], **found)

@@ -12,10 +12,8 @@ import numpy as np
 
 from portdet.backends import load_backend
 from portdet.lower import emit
-from tests.backends.ops_child import mindspore, paddle, torch
+from portdet.session import MethodCall, Options
 from tests.backends.ppyolo_spec import HEADS, traced
-
-RUN = {"torch": torch, "mindspore": mindspore, "paddle": paddle}
 
 
 def main() -> None:
@@ -24,7 +22,8 @@ def main() -> None:
     classes = inputs["head32"].shape[1] // 3 - 6
     source = Path(f"heads_{backend}.py")
     source.write_text(emit(traced(inputs, classes=classes), load_backend(backend).target, title="PP-YOLO's loss."))
-    outs, grads = RUN[backend](source, {}, inputs, list(HEADS), {"loss": np.ones((), np.float32)}, mode == "compiled")
+    call = MethodCall(source, "Net", "loss", inputs, {}, tuple(HEADS), {"loss": np.ones((), np.float32)})
+    outs, grads = load_backend(backend).differentiate(call, Options(mode=mode, threads=1))
     named = {f"out/{name}": array for name, array in outs.items()}
     np.savez(sys.argv[2], **named, **{f"grad/{name}": array for name, array in grads.items()})
 

@@ -1,14 +1,16 @@
-"""A detector-like spec whose loss runs every op on every one of its samples: written as a file, as a spec has to be."""
+"""A spec whose loss runs ops on their samples: written as a file, as a spec has to be."""
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from portdet.backends import import_source
+from portdet.files import write_text
 from portdet.ir.graph import DType, ModuleGraph
 from portdet.ir.trace import graph
 from portdet.ops import OPS, Op, Sample
@@ -73,9 +75,10 @@ def cases() -> tuple[list[Case], Arrays]:
     return found, inputs
 
 
-def traced(folder: Path) -> tuple[ModuleGraph, list[Case], Arrays]:
-    """Write the spec, import it and trace it."""
-    found, inputs = cases()
+def traced(found: Sequence[Case], folder: Path) -> tuple[ModuleGraph, Arrays]:
+    """Write the spec of these cases, import it and trace it; and its inputs."""
+    names = {name for case in found for name in case.names}
+    inputs = {name: array for name, array in cases()[1].items() if name in names}
     lines = ["from portdet import ops", "from portdet.spec import Module", ""]
     calls = []
     for case in found:
@@ -101,20 +104,13 @@ def traced(folder: Path) -> tuple[ModuleGraph, list[Case], Arrays]:
     lines += ["class Net(Module):", "    def __init__(self):"]
     lines += [f"        self.{case.name} = {_class(case.name)}()" for case in found]
     lines += [f"    def loss(self, {', '.join(inputs)}):", f"        return {{{', '.join(calls)}}}"]
-    path = folder / "every_op.py"
-    path.write_text("\n".join(lines) + "\n")
-    spec = importlib.util.spec_from_file_location("every_op", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules["every_op"] = module
-    spec.loader.exec_module(module)
+    path = folder / f"spec_{found[0].name}_{len(found)}.py"
+    write_text(path, "\n".join(lines) + "\n")
+    module = import_source(path)
     types: dict[str, tuple[tuple[int, ...], DType]] = {
         name: (array.shape, _dtype(array)) for name, array in inputs.items()
     }
-    return graph(module.Net(), {"loss": (True, types)}), found, inputs
+    return graph(module.Net(), {"loss": (True, types)}), inputs
 
 
 def _class(name: str) -> str:

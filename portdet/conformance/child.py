@@ -1,0 +1,24 @@
+"""One section of the checklist in a process of its own: `python -m portdet.conformance.child REQUEST ANSWER`."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from portdet.child import serve
+from portdet.session import Options
+
+
+def check(request: Any) -> list[dict[str, Any]]:
+    """The rows of `section` for `backend`, in `mode` on `device`."""
+    module = importlib.import_module(f"portdet.conformance.{request['section']}")
+    options = Options(device=request["device"], mode=request["mode"], threads=request["threads"])
+    with tempfile.TemporaryDirectory(prefix="portdet-") as folder:
+        return [asdict(row) for row in module.check(request["backend"], options, Path(folder))]
+
+
+if __name__ == "__main__":
+    serve(check)
