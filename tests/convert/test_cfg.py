@@ -198,18 +198,29 @@ def test_a_file_of_other_length(thin8: Path) -> None:
         yolov3_cfg.convolutions(network, cut)
 
 
-def test_the_classifier_agrees_with_the_backbone_alone(thin8: Path, tmp_path: Path) -> None:
+TAIL = "[avgpool]\n[convolutional]\nfilters=1000\nsize=1\nactivation=linear\n[softmax]\n"
+
+
+@pytest.mark.parametrize(
+    ("tail", "what"),
+    [
+        (TAIL, ""),
+        (TAIL.replace("size=1", "size=3\npad=1"), r"layer 75, \[avgpool\], comes after the end"),
+        (TAIL.replace("size=1", "size=1\nbatch_normalize=1"), r"layer 75, \[avgpool\], comes after the end"),
+        (TAIL.removeprefix("[avgpool]\n"), r"layer 75, \[convolutional\], comes after the end"),
+    ],
+    ids=["classifier", "3x3", "norm", "no average"],
+)
+def test_the_classifier_agrees_with_the_backbone_alone(thin8: Path, tmp_path: Path, tail: str, what: str) -> None:
     """darknet53.conv.74 is cut from darknet53.weights, whose .cfg ends in the classifier."""
-
-    def edit(text: str) -> str:
-        head = "[avgpool]\n[convolutional]\nfilters=1000\nsize=1\nactivation=linear\n[softmax]\n"
-        return "".join(re.split(r"(?m)^(?=\[)", text)[: 75 + 2]) + head
-
-    network = edited(thin8, edit)
+    network = edited(thin8, lambda text: "".join(re.split(r"(?m)^(?=\[)", text)[: 75 + 2]) + tail)
     report = convert(thin8 / "thin8.conv.74", tmp_path / "b.npz", cfg=network.path)
     assert len(report.rows) == 260
-    with pytest.raises(PortdetError, match=r"layer 75, \[avgpool\], comes after the end"):
-        whole(network)
+    if what:
+        with pytest.raises(PortdetError, match=what):
+            whole(network)
+    else:
+        assert whole(network) == [*yolov3.backbone_layers(channels=THIN8), yolov3.classifier(128, 1000)]
 
 
 @pytest.mark.parametrize(

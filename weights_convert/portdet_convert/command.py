@@ -56,9 +56,17 @@ def convert(
 ) -> None:
     """Convert weights between darknet, .ckpt, .pth, .pdparams, .safetensors and .npz.
 
-    Every tensor of the file is converted, or counted as skipped for a stated reason. With --model the tensors must have
-    the shapes of that model, but for output layers of another class count: those are named and converted as they are,
-    and it is `portdet train CONFIG --pretrained FILE` that skips them.
+    YOLOv3-DarkNet53 and PP-YOLO (r50vd_dcn, r18vd, v2, nano), whole or the backbone alone, are recognised by the names
+    that darknet, mindspore-ai/models, PaddleDetection, miemiedetection or portdet's own models give them; --names
+    writes them so. A file of another model keeps its names. Every tensor of the file is converted, or counted as
+    skipped for a stated reason. With --model the tensors must have the shapes of that model, but for output layers of
+    another class count: those are named and converted as they are, and it is `portdet train CONFIG --pretrained FILE`
+    that skips them.
+
+    A darknet file holds numbers alone, no names and no shapes, and YOLOv3 only. Its layers are those of --cfg, else of
+    --model, else of the .cfg that lies beside it (NAME.cfg beside NAME.weights, NAME_last.weights, NAME.conv.74), else
+    of the published yolov3.cfg. A .cfg of any other network is an error that names the line. The output of ImageNet's
+    classifier (darknet53.weights) is skipped by name.
 
     --check reads the new file back (by each framework's own loader too) before it is put in place, and compares the
     outputs of the model with the weights from before and after. What differs in one bit is an error, and no file is
@@ -68,6 +76,7 @@ def convert(
     portdet convert darknet53.conv.74 -o darknet53.ckpt --check
     portdet convert yolov3.pdparams --to pth
     portdet convert yolov3.weights --cfg yolov3.cfg --to pdparams --names ppdet
+    portdet convert ppyolo_r50vd_dcn_2x_coco.pdparams --to pth --names miemiedetection
     """
     output = output or _beside(src, options["to"])
     sizes = sizes_of(model)

@@ -98,7 +98,7 @@ def read_for(path: str | Path, names: Shapes) -> tuple[WeightsFile, list[str]]:
             raise PortdetError("darknet files are known for YOLOv3-DarkNet53 only", where=str(path))
         sizes = yolov3.depths_of(list(names)), yolov3.channels_of(names)
         if (beside := cfg.beside(path)) is not None:
-            order = yolov3_cfg.order(path, beside)
+            order = yolov3_cfg.order(path)
             _agree(order(count), yolov3.backbone_layers(*sizes), str(beside))
             notes.extend(order.notes)
         with checks.naming_file(path):

@@ -28,6 +28,10 @@ from portdet_convert.yolov3_cfg import order
 
 SEED = 0
 PREDICTIONS = "predictions"
+# MindSpore divides its loops among threads by how long they took before, and the ends of a piece are not computed as
+# its middle is: the same weights gave other last bits in the first run than in the next ones (2.10, CPU). So outputs
+# count as different when they are in every attempt.
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,6 @@ def prove(
     with TemporaryDirectory(prefix="portdet-") as folder:
         session = _session(detector, backend_name, Path(folder))
         version = session.facts().get(backend_name, "")
-        first = _outputs(session, {**fresh, **given}, images, whole)
-        _require_finite(first, before)
         found = read(after, order(after, None, *sizes))[1]
         if backend.file_format == file_format:
             native, bits = _native(backend, after)
@@ -72,14 +74,20 @@ def prove(
             loaded, bits = _float32(found.arrays), {}
         if missing := [name for name in given if name not in loaded]:
             raise PortdetError(f"{len(missing)} tensors did not come through, first '{missing[0]}'", where=str(after))
-        second = _outputs(session, {**fresh, **loaded}, images, whole)
+        for _ in range(ATTEMPTS):
+            first = _outputs(session, {**fresh, **given}, images, whole)
+            _require_finite(first, before)
+            second = _outputs(session, {**fresh, **loaded}, images, whole)
+            difference = apart(second, first)
+            if not difference.first:
+                break
         session.close()
     exact = _reference(detector, {**fresh, **given}, images, set(first))
     what = "modules and predictions" if whole else "modules of the backbone, as the file has no head"
     return {
         "version": version,
         "outputs": f"outputs of {len(first)} {what}",
-        "difference": asdict(apart(second, first)),
+        "difference": asdict(difference),
         "reference": asdict(apart(second, exact, exactly=False)),
         **bits,
     }
