@@ -173,6 +173,8 @@ def test_equal_nan_and_integers() -> None:
     assert exact.values(np.ones(2), np.ones(2, F), widths=False) == ""
     assert exact.values(np.array([1, 2, 3]), np.array([1, 5, 4])) == "differs in 2 of 3 values, first at (1,)"
     assert distance(nan, nan.copy()).equal
+    holes = distance(np.array([np.inf, 2.0, np.nan], F), np.array([0.0, 1.0, 1.0], F))
+    assert holes.max_rel == 1.0, "what is not finite in either is left out"
 
 
 def test_names_that_only_one_program_has() -> None:

@@ -38,25 +38,32 @@ def distance(got: Array, want: Array) -> Distance:
     for start in range(0, flat_want.size, _BLOCK):
         a = flat_got[start : start + _BLOCK].astype(np.float64)
         b = flat_want[start : start + _BLOCK].astype(np.float64)
-        finite = np.isfinite(a) & np.isfinite(b)
-        if not finite.all():
+        with np.errstate(invalid="ignore"):
+            product = a @ b
+        if not np.isfinite(product):  # any NaN or infinity ends up in it
+            finite = np.isfinite(a) & np.isfinite(b)
             a, b = a[finite], b[finite]
         apart = a - b
-        furthest = max(furthest, float(np.abs(apart).max(initial=0.0)))
-        largest = max(largest, float(np.abs(b).max(initial=0.0)))
-        largest_got = max(largest_got, float(np.abs(a).max(initial=0.0)))
+        furthest = max(furthest, _largest(apart))
+        largest = max(largest, _largest(b))
+        largest_got = max(largest_got, _largest(a))
         squares += [apart @ apart, b @ b, a @ a, a @ b]
         signed += float(apart.sum())
         count += apart.size
     if not furthest:
         return Distance(0.0, 0.0, 1.0, 0.0, True)
-    differences, wanted, given, product = (float(value) for value in squares)
+    differences, wanted, given, both = (float(value) for value in squares)
     norms = (wanted * given) ** 0.5
     rms = ((wanted or given) / count) ** 0.5
     return Distance(
         max_rel=furthest / (largest or largest_got),
         rel_l2=(differences / (wanted or given)) ** 0.5,
-        cosine=min(1.0, product / norms) if norms else 0.0,
+        cosine=min(1.0, both / norms) if norms else 0.0,
         signed_ulp=signed / count / float(np.spacing(np.float32(rms))),
         equal=False,
     )
+
+
+def _largest(values: Array) -> float:
+    """The largest absolute value, without an array of them."""
+    return float(max(values.max(initial=0.0), -values.min(initial=0.0)))

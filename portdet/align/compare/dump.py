@@ -58,9 +58,9 @@ class DumpWriter:
         little = array.dtype.newbyteorder("<")
         if little not in _NAMES:
             raise PortdetError(f"'{name}' is {array.dtype}, which safetensors cannot hold", where=str(self.path))
-        data = np.ascontiguousarray(array, little).tobytes()
-        self._file.write(data)
-        place = [self._end, self._end + len(data)]
+        data = np.ascontiguousarray(array, little).reshape(-1).view(np.uint8)
+        self._file.write(data.data)
+        place = [self._end, self._end + data.size]
         self._entries[name] = {"dtype": _NAMES[little], "shape": list(array.shape), "data_offsets": place}
         self._end = place[1]
 
