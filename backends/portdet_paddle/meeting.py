@@ -43,10 +43,10 @@ class Meeting:
                 self.peers[0].send(value)
                 told = self.peers[0].recv()
         except (EOFError, ConnectionError) as error:
-            raise lost(self.place) from error
+            raise lost(self.place, "has ended") from error
         return told
 
 
-def lost(place: Place) -> RankError:
-    """What a rank says when another is gone."""
-    return RankError(f"rank {place.rank} cannot go on, another one has ended", fix="see the logs of the others")
+def lost(place: Place, why: str) -> RankError:
+    """What a rank says when another does not answer."""
+    return RankError(f"rank {place.rank} cannot go on, another one {why}", fix="see the logs of the others")

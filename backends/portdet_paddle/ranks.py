@@ -78,7 +78,7 @@ class Ranks(Alone):
         except (RuntimeError, OSError) as error:
             if "gloo" not in str(error):
                 raise
-            raise lost(self.place) from error
+            raise lost(self.place, "has ended, or came 30 s later to this step") from error
 
     def average_gradients(self, weights: Iterable[Any]) -> None:
         fused_allreduce_gradients(list(weights), None)
