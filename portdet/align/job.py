@@ -21,6 +21,7 @@ from portdet.errors import PortdetError
 from portdet.files import replacing
 from portdet.report.align_reference import Reference
 from portdet.report.align_run import AlignRun, Check
+from portdet.session import Arrays
 from portdet.spec.init import initial_weights
 from portdet.train.folder import describe
 from portdet.train.job import model_of
@@ -30,6 +31,8 @@ from portdet.train.job import model_of
 class AlignJob:
     """Trains `config` on every backend, from the same initial weights and data order, and compares.
 
+    weights: a file of all initial weights; without it they are drawn from the seed, `pretrained` taken first.
+    reference: curves that the runs are held against besides each other.
     `crashed`: backends whose run failed, with what they printed last; the others' results are kept.
     """
 
@@ -39,6 +42,7 @@ class AlignJob:
     margin: float
     say: Callable[[str], None]
     weights: Path | None = None
+    pretrained: Arrays | None = None
     reference: Reference | None = None
     crashed: dict[str, str] = field(default_factory=dict)
 
@@ -74,7 +78,7 @@ class AlignJob:
         detector = model_of(self.config, open_dataset(self.config.data, "train").names)
         path = self.folder / "initial.safetensors"
         with replacing(path) as temporary:
-            save_file(initial_weights(detector.graph, self.config.train.seed), temporary)
+            save_file({**initial_weights(detector.graph, self.config.train.seed), **(self.pretrained or {})}, temporary)
         return path
 
     def _train(self, backend: str, initial: Path) -> str:

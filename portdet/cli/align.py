@@ -12,7 +12,9 @@ import click
 from portdet.cli.options import ConfigCommand
 
 if TYPE_CHECKING:
+    from portdet.config import Config
     from portdet.report.align_run import AlignRun
+    from portdet.session import Arrays
 
 KEYS = ("device", "mode", "epochs", "batch", "imgsz", "workers", "seed", "project", "name")
 
@@ -88,13 +90,26 @@ def _trained(
     reference = read_reference(against, spread) if against else None
     if reference:
         meets(reference, validated_epochs(values))
+    start = _pretrained(values) if values.train.pretrained and initial is None else None
     folder = run_folder(values.train.project, "align", values.train.name, exist_ok=values.train.exist_ok).resolve()
-    job = AlignJob(values, names, folder, margin, say=click.echo, weights=initial, reference=reference)
+    job = AlignJob(
+        values, names, folder, margin, say=click.echo, weights=initial, pretrained=start, reference=reference
+    )
     result = job.run()
     _show(result, folder)
     for name, lines in job.crashed.items():
         click.echo(f"{name} could not run:\n{lines}", err=True)
     return 3 if job.crashed else exit_code(result)
+
+
+def _pretrained(values: Config) -> Arrays:
+    """What train.pretrained has of the model; the head starts anew where the class count is another."""
+    from portdet.cli.runs import read_weights
+    from portdet.data import open_dataset
+    from portdet.train.job import model_of
+
+    detector = model_of(values, open_dataset(values.data, "train").names)
+    return read_weights(Path(values.train.pretrained), detector, transfer=True)
 
 
 def _finished(targets: Sequence[str], against: str | None, spread: float | None, overrides: Sequence[str]) -> int:

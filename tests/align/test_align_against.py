@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from rich.console import Console
+from safetensors.numpy import load_file
 
 from portdet.align.against import judge_against, meets, validated_epochs
+from portdet.align.published import read_reference
 from portdet.cli.__main__ import run as portdet
-from portdet.config import Config, EvalConfig, TrainConfig
+from portdet.config import Config, EvalConfig, TrainConfig, load
 from portdet.errors import PortdetError
 from portdet.report import align_page
 from portdet.report.align_reference import Reference, beside
@@ -83,6 +85,11 @@ def test_a_run_is_asked_before_it_is_trained() -> None:
     meets(THEIRS, [3, 4])
     with pytest.raises(PortdetError, match="theirs has AP at epochs 2, 4, the run at 1, 3, 5, 7"):
         meets(THEIRS, validated_epochs(config))
+
+
+@pytest.mark.parametrize("name", ["ppyolo_voc2012", "ppyolov2_voc2012"])
+def test_the_configuration_of_a_table_meets_it(name: str) -> None:
+    assert validated_epochs(load(name)) == list(read_reference(name).allowed("AP"))
 
 
 def test_a_failed_check_of_the_backends_stays_failed() -> None:
@@ -192,5 +199,10 @@ def test_a_training_against_an_earlier_one(tmp_path: Path, capsys: pytest.Captur
     assert "ok        torch, AP against yolov3_scenes: inside at all 2 common epochs" in said
     assert "ok        initial weights" in said
     assert portdet(["align", "--against", str(earlier), str(earlier / "torch"), f"project={tmp_path}"]) == 2
+    best = earlier / "torch" / "weights" / "best.safetensors"
+    assert portdet([*words, f"pretrained={best}", "seed=3", "name=further"]) == 0
+    start = load_file(tmp_path / "align" / "further" / "initial.safetensors")
+    assert set(start) <= set(load_file(best))
+    assert all(array.tobytes() == start[name].tobytes() for name, array in load_file(best).items() if name in start)
     page = (tmp_path / "align" / "torch" / "align.html").read_text()
     assert page.count("data:image/jpeg") == 1, "the run's own picture is shown from where it is"
