@@ -196,9 +196,10 @@ def detections(predictions: Array, sizes: Array, config: RunConfig) -> list[Dete
     if settings.nms_kind == "matrix":
         shared = {"score_threshold": settings.conf, "post_threshold": settings.conf, "keep": settings.max_det}
         options = MatrixNms(**{**shared, **CONVENTIONS[settings.matrix]})
-        if settings.matrix == "ppdet":
-            sizes = ppyolo.truncated(sizes, config.data.imgsz)
-        return ppyolo.detections(predictions, sizes, partial(matrix_nms, options=options))
+        suppress = partial(matrix_nms, options=options)
+        if settings.matrix == "miemiedetection":
+            return ppyolo.detections(predictions, sizes, suppress, last=0.0)
+        return ppyolo.detections(predictions, ppyolo.truncated(sizes, config.data.imgsz), suppress)
     if settings.nms_kind == "greedy":
         suppress = partial(
             ppyolo.multiclass_nms,

@@ -17,13 +17,14 @@ Suppress = Callable[[Array, Array], Detections]
 
 
 def detections(
-    predictions: NDArray[np.float32], sizes: Array, suppress: Suppress, *, clip: bool = True
+    predictions: NDArray[np.float32], sizes: Array, suppress: Suppress, *, clip: bool = True, last: float = 1.0
 ) -> list[Detections]:
     """Boxes of a batch.
 
     predictions (B, N, 4 + C) float32: corners in shares of the image, scores; sizes (B, 2): width, height of the
     originals, or what `truncated` makes of them. clip: the left top corner is moved to 0 at least, the right bottom
-    one to the last pixel (width - 1, height - 1) at most, as `yolo_box` does; neither is held to the other side.
+    one to (width - last, height - last) at most; neither is held to the other side. last: 1 as Paddle's `yolo_box`,
+    which ends at the last pixel; 0 as miemiedetection.
     """
     if predictions.ndim != 3 or predictions.shape[2] < 5 or sizes.shape != (len(predictions), 2):
         raise PortdetError(
@@ -34,7 +35,7 @@ def detections(
     for rows, size in zip(predictions, sizes.astype(np.float32), strict=True):
         low, high = rows[:, 0:2] * size, rows[:, 2:4] * size
         if clip:
-            low, high = np.maximum(low, 0), np.minimum(high, size - 1)
+            low, high = np.maximum(low, 0), np.minimum(high, size - np.float32(last))
         found.append(suppress(np.concatenate([low, high], axis=1), rows[:, 4:]))
     return found
 

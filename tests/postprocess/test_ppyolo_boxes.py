@@ -36,6 +36,14 @@ def test_clip_of_yolo_box(oracles: Path, clip: bool) -> None:
     assert np.abs(other - want).max() > 1
 
 
+def test_last_pixel_and_edge() -> None:
+    """A box beyond the image ends at its last pixel in Paddle, at its edge in miemiedetection."""
+    beyond = np.array([[[-1.0, 0.5, 2.0, 2.0, 1.0]]], np.float32)
+    for last, want in ((1.0, [0, 25, 99, 49]), (0.0, [0, 25, 100, 50])):
+        found = detections(beyond, np.array([[100, 50]]), everything, last=last)
+        assert found[0].boxes.tolist() == [want]
+
+
 def test_truncated_sizes() -> None:
     """118 pixels become 117 at 608; of the heights 100..1399 PaddleDetection loses 60 to 107 to a pixel."""
     assert truncated(np.array([[640, 118]]), 608).tolist() == [[640, 117]]
