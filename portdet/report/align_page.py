@@ -114,8 +114,9 @@ def _cards(run: AlignRun) -> str:
 
 def _charts(run: AlignRun) -> str:
     legend = "".join(f"<span>{_swatch(i)}{escape(b.name)}</span>" for i, b in enumerate(run.backends))
-    charts = [
-        *((f"{metric} per epoch", _epoch_chart(run, metric)) for metric in ("AP50", "AP")),
+    charts = [(f"{metric} per epoch", _epoch_chart(run, metric)) for metric in ("AP50", "AP")]
+    charts += [
+        (f"{metric} beside the middle of the dashed", _apart_chart(run, metric)) for metric in shown_metrics(run)
     ]
     if any(backend.step_losses for backend in run.backends) or not run.intro:
         charts.append(("Loss per step (log scale)", line_chart(_loss_curves(run), x_label="step", log=True)))
@@ -133,6 +134,23 @@ def _epoch_chart(run: AlignRun, metric: str) -> str:
         curves = [(name, list(run.reference.curve(name, metric).items())) for name in run.reference.curves]
         behind = Background(band, [(name, points) for name, points in curves if points])
     return line_chart(_epoch_curves(run, metric), x_label="epoch", markers=True, background=behind)
+
+
+def _apart_chart(run: AlignRun, metric: str) -> str:
+    """Everything less the middle of the reference's curves: differences of a hundredth become visible."""
+    assert run.reference is not None
+    middle = {epoch: (low + high) / 2 for epoch, (low, high) in run.reference.span(metric).items()}
+    allowed = run.reference.allowed(metric).items()
+    band = [(epoch, low - middle[epoch], high - middle[epoch]) for epoch, (low, high) in allowed]
+    curves = []
+    for curve in _epoch_curves(run, metric):
+        points = [(x, y - middle[int(x)]) for x, y in zip(curve.xs, curve.ys, strict=True) if x in middle]
+        curves.append(Curve(curve.name, [x for x, _ in points], [y for _, y in points], curve.index))
+    theirs = [
+        (name, [(epoch, value - middle[epoch]) for epoch, value in run.reference.curve(name, metric).items()])
+        for name in run.reference.curves
+    ]
+    return line_chart(curves, x_label="epoch", markers=True, background=Background(band, [t for t in theirs if t[1]]))
 
 
 def _epoch_curves(run: AlignRun, metric: str) -> list[Curve]:

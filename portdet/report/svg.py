@@ -38,17 +38,22 @@ def line_chart(
     markers: bool = False,
     background: Background | None = None,
 ) -> str:
-    """A chart of the curves; `log` needs positive values (others are left out), otherwise the axis starts at 0."""
+    """A chart of the curves; `log` needs positive values (others are left out), otherwise the axis starts at 0, and is
+    as high as deep where there are negative values."""
     curves = [_thin(_positive(curve)) if log else _thin(curve) for curve in curves]
     behind = background or Background()
-    points = [point for _, curve in behind.curves for point in curve] + [(x, high) for x, _, high in behind.band]
+    points = [point for _, curve in behind.curves for point in curve]
+    points += [(x, edge) for x, *edges in behind.band for edge in edges]
     xs = [x for curve in curves for x in curve.xs] + [x for x, _ in points]
     ys = [math.log10(y) if log else y for curve in curves for y in curve.ys] + [y for _, y in points]
     if not xs:
         return '<p class="quiet">Nothing was measured.</p>'
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
     y_low, y_high = (math.floor(min(ys) * 3) / 3, math.ceil(max(ys) * 3) / 3) if log else (0.0, max(max(ys), 1e-9))
-    y_ticks = _decades(y_low, y_high) if log else _steps(0, y_high, 5)
+    if not log and min(ys) < 0:
+        y_high = max(map(abs, ys))
+        y_low = -y_high
+    y_ticks = _decades(y_low, y_high) if log else _steps(y_low, y_high, 5)
     y_high = max(y_high, y_ticks[-1], y_low + 1e-9) if not log else max(y_high, y_low + 1 / 3)
 
     def at(x: float, y: float) -> tuple[float, float]:

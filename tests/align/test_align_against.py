@@ -112,8 +112,10 @@ def test_tables_page_and_json(tmp_path: Path) -> None:
     assert all(words in out.getvalue() for words in ("AP against theirs", "0.380 to 0.440", "-0.020", "one", "two"))
     assert "| 2 | 0.360 | -0.020 | 0.380 to 0.440 | 0.400 | 0.420 |" in markdown(run)
     page = align_page.page(run, tmp_path)
-    assert page.count('<polygon class="band"') == 1, "only AP has a known spread"
-    assert page.count('class="curve published"') == 3
+    assert page.count('<polygon class="band"') == 2, "only AP has a known spread: as it is, and beside the middle"
+    assert page.count('class="curve published"') == 5
+    note = next(line for line in page.split("<title>") if line.startswith("torch, 2: -"))
+    assert note.startswith("torch, 2: -0.05<"), "0.36 is 0.05 below the middle of 0.40 and 0.42"
     assert "Against theirs" in page
     assert "✗ fails" in page
     run.save(tmp_path / "align.json")
