@@ -25,7 +25,11 @@ KEYS = ("device", "mode", "epochs", "batch", "imgsz", "workers", "seed", "projec
     "--backends", default="torch,mindspore,paddle", show_default=True, help="Comma-separated; first: reference."
 )
 @click.option("--margin", type=float, default=0.1, show_default=True, help="Largest difference of the final AP50.")
-@click.option("--initial", type=click.Path(path_type=Path), help="Initial weights; drawn from the seed if left out.")
+@click.option(
+    "--initial",
+    type=click.Path(path_type=Path),
+    help="All initial weights; left out: train.pretrained, the rest from the seed.",
+)
 @click.option("--against", metavar="FILE", help="Curves to compare with: a published table, results.csv, a run folder.")
 @click.option("--spread", type=click.FloatRange(0, 1), help="Run-to-run spread of AP, where --against states none.")
 def command(
@@ -48,7 +52,7 @@ def command(
     \b
     portdet align yolov3_scenes
     portdet align yolov3_bccd --backends torch,paddle epochs=5
-    portdet align --against ppyolo_voc2012 runs/train/ppyolo_voc
+    portdet align --against ppyolo_voc2012 runs/train/ppyolo_voc2012
     portdet align --against runs/align/yolov3_scenes --spread 0.03 runs/train/yolov3_scenes
     """
     from portdet.errors import PortdetError
