@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from types import MappingProxyType
 
 from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session
 from portdet_mindspore.launch import LAUNCHER
@@ -16,9 +16,9 @@ class MindSporeBackend:
 
     name = "mindspore"
     target = TARGET
-    modes = ("eager", "compiled")
+    modes: tuple[str, ...] = ("eager", "compiled")
     default_mode = "compiled"
-    known_failures: ClassVar[dict[str, str]] = {}
+    known_failures: Mapping[str, str] = MappingProxyType({})
     file_format = "ckpt"
     loader = "mindspore.load_checkpoint"
     launcher = LAUNCHER

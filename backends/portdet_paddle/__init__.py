@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from types import MappingProxyType
 
 from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session
 from portdet_paddle.launch import LAUNCHER
@@ -17,9 +17,9 @@ class PaddleBackend:
 
     name = "paddle"
     target = TARGET
-    modes = ("eager", "compiled")
+    modes: tuple[str, ...] = ("eager", "compiled")
     default_mode = "eager"
-    known_failures: ClassVar[dict[str, str]] = {}
+    known_failures: Mapping[str, str] = MappingProxyType({})
     file_format = "pdparams"
     loader = "paddle.load"
     launcher = LAUNCHER

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from types import MappingProxyType
 
 from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session
 from portdet_torch.launch import LAUNCHER
@@ -17,9 +17,9 @@ class TorchBackend:
 
     name = "torch"
     target = TARGET
-    modes = ("eager", "compiled")
+    modes: tuple[str, ...] = ("eager", "compiled")
     default_mode = "eager"
-    known_failures: ClassVar[dict[str, str]] = {}
+    known_failures: Mapping[str, str] = MappingProxyType({})
     file_format = "pth"
     loader = "torch.load"
     launcher = LAUNCHER

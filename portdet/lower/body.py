@@ -22,7 +22,8 @@ CallText = Callable[[Call, list[str], Holes], str]
 class Body:
     """Writes one function for one target. `calls` gives the text of a call, which the caller knows how to group.
 
-    layer: whether a call is that of a leaf layer. native: what writes the statements instead, from the static values `config`.
+    layer: whether a call is that of a leaf layer. native: what writes the statements instead, from the static values
+    `config`.
     """
 
     def __init__(

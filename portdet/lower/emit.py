@@ -165,7 +165,18 @@ class _Emitter:
         return "\n".join([head, "\n\n".join("\n".join(f"    {line}" for line in block) for block in blocks)])
 
     def _dispatch(self) -> list[str]:
-        inputs = [v.hint for v in self.graph.methods["loss", True].inputs]
+        """forward: the loss where its second input is given, otherwise the prediction, if the spec has one."""
+        loss = self.graph.methods["loss", True]
+        inputs = [v.hint for v in loss.inputs]
+        if ("predict", False) not in self.graph.methods:
+            call = ", ".join(inputs)
+            return [f"def {self.target.forward}(self, {call}):", f"    return self.loss({call})"]
+        if len(inputs) == 1:
+            raise PortdetError(
+                f"loss takes '{inputs[0]}' alone, so forward cannot tell it from predict",
+                where=loss.where,
+                fix="let it take its targets too",
+            )
         optional = ", ".join(f"{name}=None" for name in inputs[1:])
         return [
             f"def {self.target.forward}(self, {inputs[0]}, {optional}):",

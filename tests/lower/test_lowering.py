@@ -296,3 +296,25 @@ def test_torch_overwrites_only_what_nothing_else_reads() -> None:
     assert "F.relu(self.second(a) + a, inplace=True)" in source
     assert source.count("inplace=True") == 2, source
     assert source.count("F.relu(") == 5
+
+
+class LossAlone(Module):
+    def __init__(self) -> None:
+        self.conv = Conv2d(3, 3, 1)
+
+    def loss(self, images: Any) -> Any:
+        return {"loss": ops.sum(self.conv(images), axis=None)}
+
+
+class NoTargets(LossAlone):
+    def predict(self, images: Any) -> Any:
+        return self.conv(images)
+
+
+def test_forward_is_the_loss_where_nothing_else_is() -> None:
+    images: tuple[tuple[int, ...], DType] = ((2, 3, 8, 8), "float")
+    source = emit(graph(LossAlone(), {"loss": (True, {"images": images})}), TARGET, title="")
+    assert "def forward(self, images):\n        return self.loss(images)" in source
+    both = graph(NoTargets(), {"loss": (True, {"images": images}), "predict": (False, {"images": images})})
+    with pytest.raises(PortdetError, match="loss takes 'images' alone"):
+        emit(both, TARGET, title="")

@@ -1,0 +1,62 @@
+"""ACME's backend with one fault, that of the environment variable FAULT: what `portdet conformance` has to find."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from portdet_acme import AcmeBackend
+
+from portdet.lower.text import Attrs
+from portdet.session import Options, Recipe, Session
+from portdet_torch.target import TARGET
+
+FAULT = os.environ.get("FAULT", "")
+
+
+def _symmetric(attrs: Attrs, x: str) -> str:
+    """No padding beside the layer's own, which is the same on both sides."""
+    return x
+
+
+def _swapped(attrs: Attrs) -> str:
+    """Batch norm whose momentum weighs the old value, as other frameworks have it."""
+    return f"nn.BatchNorm2d({attrs['channels']}, eps={attrs['eps']}, momentum=1 - {attrs['momentum']})"
+
+
+class BrokenBackend(AcmeBackend):
+    """Each fault is one that a port of a framework really had."""
+
+    name = "broken"
+    target = replace(AcmeBackend.target, name="broken")
+
+    def __init__(self) -> None:
+        ops: dict[str, Any] = dict(self.target.ops)
+        layers = dict(TARGET.layers)
+        if FAULT == "slope":
+            ops["leaky_relu"] = "F.leaky_relu({0}, 0.2)"
+        elif FAULT == "missing op":
+            del ops["softplus"]
+        elif FAULT == "padding":
+            layers["Conv2d"] = replace(layers["Conv2d"], call=_symmetric)
+        elif FAULT == "momentum of the norm":
+            layers["BatchNorm2d"] = replace(layers["BatchNorm2d"], make=_swapped)
+        elif FAULT == "stale declaration":
+            self.known_failures = MappingProxyType({**self.known_failures, "ops/relu_*": "it is hard"})
+        self.target = replace(self.target, ops=ops, layers=layers)
+
+    def open_session(
+        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
+    ) -> Session:
+        if FAULT == "decay":
+            recipe = replace(recipe, groups=tuple(replace(group, weight_decay=0.0) for group in recipe.groups))
+        if FAULT == "device":  # what is absent becomes a CPU in silence
+            options = replace(options, device="cpu")
+        return super().open_session(source, class_name, recipe, names, options)
+
+
+BACKEND = BrokenBackend()
