@@ -1,12 +1,14 @@
-"""Makes `ppyolo_peer_{narrow,full}.{json,npz}` with PaddleDetection itself.
+r"""Makes `ppyolo_peer_{narrow,full}.{json,npz}` with PaddleDetection itself.
 
-    PORTDET_PPDET=folder PORTDET_PPDET24=folder python -m tests.backends.make_ppyolo_peer narrow|full
+    PORTDET_PPDET=folder PORTDET_PPDET24=folder PORTDET_MIEMIE=folder \
+        python -m tests.backends.make_ppyolo_peer narrow|full
 
 The folders hold `ppdet` and `configs` of PaddleDetection develop (666f597) and of release/2.4, which gives the moving
-average; Apache-2.0, nothing of them is in this repository. It runs as it is in float32 (heads, losses, boxes after its
-own post-process, the file its `save_model` writes) and once more in float64, where no ReLU stands on the wrong side of
-zero by rounding: gradients, and five steps of its own optimiser. For that, and for narrow layers, the numbers listed in
-`EDITS` are changed in a copy. Kept of a large tensor: `ppyolo_peer.summary`.
+average, and `mmdet` of miemiedetection (7193fa8), whose post-process gets the same heads; all Apache-2.0, nothing of
+them is in this repository. It runs as it is in float32 (heads, losses, boxes after its own post-process, the file its
+`save_model` writes) and once more in float64, where no ReLU stands on the wrong side of zero by rounding: gradients,
+and five steps of its own optimiser. For that, and for narrow layers, the lines in `WIDE` and `NARROW` are changed in a
+copy. Kept of a large tensor: `ppyolo_peer.summary`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import paddle
+import torch
 
 from portdet.session import Array, Arrays
 from tests.backends import ppyolo_peer as peer
@@ -145,6 +148,40 @@ def forward(model: Any) -> Arrays:
     return out
 
 
+def functions(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    """Functions and classes of a module that cannot be imported here as a whole."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    part = ast.Module([node for node in tree.body if getattr(node, "name", "") in names], [])
+    space: dict[str, Any] = {
+        "paddle": paddle, "math": math, "weakref": weakref, "np": np, "torch": torch, "T": torch
+    }  # fmt: skip
+    exec(compile(part, str(path), "exec"), space)
+    return space
+
+
+def other_boxes(model: Any, settings: Any, folder: Path) -> Arrays:
+    """The boxes that miemiedetection finds in the raw heads, with its own settings."""
+    head_names = ("_split_ioup", "_de_sigmoid", "_postprocess_output", "get_iou_aware_score")
+    merge = functions(folder / "mmdet/models/heads/yolov3_head.py", head_names)["get_iou_aware_score"]
+    decode = functions(folder / "mmdet/models/custom_layers.py", ("paddle_yolo_box",))["paddle_yolo_box"]
+    nms = functions(folder / "mmdet/models/matrix_nms.py", ("intersect", "jaccard", "_matrix_nms", "matrix_nms"))
+    model.eval()
+    head = model.yolo_head
+    features = model.neck(model.backbone({"image": paddle.to_tensor(images())}))
+    found = []
+    for level, (layer, feature) in enumerate(zip(head.yolo_outputs, features, strict=True)):
+        raw = torch.from_numpy(layer(feature).numpy())
+        if head.iou_aware:
+            raw = merge(raw, 3, head.num_classes, head.iou_aware_factor)
+        anchors = np.array(head.anchors[level], np.float32)
+        shape = torch.from_numpy(peer.SIZES[:, ::-1].astype(np.float32))
+        scale = settings["YOLOv3Loss"]["scale_x_y"]
+        found.append(decode(raw, anchors, 32 // 2**level, head.num_classes, scale, shape, True, conf_thresh=0.01))
+    boxes, scores = (torch.cat([level[part] for level in found], 1) for part in (0, 1))
+    options = {"score_threshold": 0.01, "post_threshold": 0.01, "nms_top_k": 500, "keep_top_k": 100}
+    return {f"other{i}": nms["matrix_nms"](boxes[i], scores[i], **options).numpy() for i in range(2)}
+
+
 def losses(model: Any, size: peer.Size, drawn: Array | None) -> tuple[Arrays, Any]:
     """The terms in training mode, and the tensor 'loss'."""
     if drawn is not None:
@@ -154,15 +191,6 @@ def losses(model: Any, size: peer.Size, drawn: Array | None) -> tuple[Arrays, An
     return {name: np.array(float(term)) for name, term in terms.items()}, terms["loss"]
 
 
-def average(folder: Path) -> Any:
-    """`ModelEMA` of release/2.4, whose module asks for an older Paddle."""
-    tree = ast.parse((folder / "ppdet/optimizer.py").read_text(encoding="utf-8"))
-    part = ast.Module([node for node in tree.body if getattr(node, "name", "") == "ModelEMA"], [])
-    space: dict[str, Any] = {"paddle": paddle, "math": math, "weakref": weakref}
-    exec(compile(part, "ModelEMA", "exec"), space)
-    return space["ModelEMA"]
-
-
 def steps(model: Any, settings: Any, drawn: Array | None, old: Path) -> Arrays:
     """Five of ppdet's own training steps: summaries of weights and of the average as it is evaluated, after each."""
     from ppdet.core.workspace import create
@@ -170,7 +198,8 @@ def steps(model: Any, settings: Any, drawn: Array | None, old: Path) -> Arrays:
     settings.LearningRate["schedulers"][1].steps = peer.WARM
     schedule = create("LearningRate")(1000)
     optimizer = create("OptimizerBuilder")(schedule, model)
-    ema = average(old)(model, settings["ema_decay"])
+    average = functions(old / "ppdet/optimizer.py", ("ModelEMA",))["ModelEMA"]  # its module asks for an older Paddle
+    ema = average(model, settings["ema_decay"])
     rates, total, weights, averages = [], [], [], []
     for step in range(peer.STEPS):
         terms, loss = losses(model, "narrow", drawn)
@@ -226,9 +255,9 @@ def one(size: peer.Size, variant: str, folder: Path, old: Path) -> tuple[dict[st
     """All of one variant."""
     detector = peer.model(variant, size)
     drawn = peer.batch(size, detector).noise
-    model, _ = build(folder, size, variant, "float32")
+    model, settings = build(folder, size, variant, "float32")
     told = saved(model)
-    out = forward(model)
+    out = forward(model) | other_boxes(model, settings, Path(os.environ["PORTDET_MIEMIE"]))
     out |= {f"losses/{name}": term for name, term in losses(model, size, drawn)[0].items()}
     fill(model, "float32")
     narrow32 = gradients(model, size, drawn)

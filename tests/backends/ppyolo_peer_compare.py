@@ -95,13 +95,13 @@ def stepped(got: Arrays, want: Arrays, names: list[str], rounding: float) -> Apa
     return worst
 
 
-def boxes(found: list[Detections], want: Arrays, tie: float, pixels: float) -> list[str]:
+def boxes(found: list[Detections], want: Arrays, tie: float, pixels: float, key: str = "boxes") -> list[str]:
     """What differs from PaddleDetection's boxes after NMS: nothing if each has its partner of the same class, a score
     within `tie` and corners within `pixels`. So the order differs among scores within `tie` at most; and of boxes
-    within `tie` of the last one, either may be there."""
+    within `tie` of the last one, either may be there. key 'other': miemiedetection's boxes."""
     problems = []
     for image, one in enumerate(found):
-        rows = want[f"boxes{image}"]
+        rows = want[f"{key}{image}"]
         free = np.ones(len(one), bool)
         if len(one) != len(rows):
             problems.append(f"image {image}: {len(one)} boxes instead of {len(rows)}")

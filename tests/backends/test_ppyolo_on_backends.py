@@ -15,17 +15,27 @@ from typing import Any
 import numpy as np
 import pytest
 
+from portdet.models import load_model
+from tests.backends import ppyolo_peer as peer
+from tests.backends import ppyolo_peer_compare as compare
 from tests.backends.harness import require, run_child
 from tests.models import ppyolo_case as case
 
 Arrays = dict[str, Any]
+RATES = np.array([0.0, 2.5e-4, 5e-4])
 
 
 @pytest.fixture(scope="module")
 def bundle(oracles: Path) -> Arrays:
     """Weights and batch for the children."""
     weights = {f"w/{name}": array for name, array in case.weights(oracles).items()}
-    return {**case.inputs(oracles), **weights, "model": np.array(json.dumps(case.MODEL)), "lr": np.float64(1e-5)}
+    return {
+        **case.inputs(oracles),
+        **weights,
+        "model": np.array(json.dumps(case.MODEL)),
+        "lr": np.float64(1e-5),
+        "rates": RATES,
+    }
 
 
 @pytest.fixture(
@@ -48,15 +58,25 @@ def near(got: Any, want: Any, tolerance: float) -> None:
 
 def test_features_heads_and_boxes(ran: Arrays, oracles: Path) -> None:
     want = np.load(oracles / case.BUNDLE / "eval.npz")
-    if "act/output0" in ran:
-        for level in range(3):
-            near(ran[f"act/backbone.res{level + 3}"], want[f"backbone.{level}"], 1e-5)
-            heads = case.merged(ran[f"act/output{level}"]), want[f"yolo_head.{level}"]
-            assert np.abs(heads[0] - heads[1]).max() <= 1e-4
+    for level in range(3):
+        near(ran[f"act/backbone.res{level + 3}"], want[f"backbone.{level}"], 1e-5)
+        heads = case.merged(ran[f"act/output{level}"]), want[f"yolo_head.{level}"]
+        assert np.abs(heads[0] - heads[1]).max() <= 1e-4
     rows = ran["decoded"]
     corners = np.concatenate([rows[..., :2].clip(0), np.minimum(rows[..., 2:4], 127 / 128)], axis=2)
     np.testing.assert_allclose(corners * 128, want["decode.boxes"], rtol=1e-4, atol=2e-3)
     np.testing.assert_allclose(rows[..., 4:].transpose(0, 2, 1), want["decode.scores"], atol=2e-5)
+
+
+def test_boxes_after_nms(ran: Arrays, oracles: Path) -> None:
+    """Its 100 boxes an image: scores within 1e-5, corners within 0.005 pixels. miemiedetection's convention: others."""
+    rows = np.load(oracles / case.BUNDLE / "eval.npz")["out.bbox"].reshape(2, 100, 6)
+    want, sizes = {"boxes0": rows[0], "boxes1": rows[1]}, np.full((2, 2), 128)
+    config = peer.config("r50vd_dcn")
+    detector = load_model(case.MODEL, imgsz=128, batch=1)
+    assert compare.boxes(detector.detections(ran["decoded"], sizes, config), want, 1e-5, 5e-3) == []
+    config.eval.matrix = "miemiedetection"
+    assert compare.boxes(detector.detections(ran["decoded"], sizes, config), want, 1e-5, 5e-3) != []
 
 
 def test_losses(ran: Arrays, oracles: Path) -> None:
@@ -96,3 +116,14 @@ def test_the_step_after(ran: Arrays, oracles: Path) -> None:
     for name in names:
         near(ran[f"after/{case.canonical(name.removeprefix('after_sgd.'))}"], want[name], 5e-5)
     assert float(ran["loss_after"]) == pytest.approx(float(want["loss_after_sgd.loss"]), rel=1e-4)
+
+
+def test_its_own_steps_and_average(ran: Arrays, oracles: Path) -> None:
+    """Three steps of its recipe in warm-up."""
+    want = np.load(oracles / case.BUNDLE / "train.npz")
+    np.testing.assert_array_equal(want["traj"][:, 1], RATES)
+    np.testing.assert_allclose(ran["steps"], want["traj"][:, 0], rtol=1e-4)
+    names = [name for name in want.files if name.startswith("ema3.")]
+    assert len(names) == 32
+    for name in names:
+        near(ran[f"ema/{case.canonical(name.removeprefix('ema3.'))}"], want[name], 5e-4)
