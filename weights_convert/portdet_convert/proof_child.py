@@ -28,8 +28,8 @@ from portdet_convert.yolov3_cfg import order
 
 SEED = 0
 PREDICTIONS = "predictions"
-# The same weights can give other last bits in the next run: 18 predictions of PP-YOLO nano moved by 1e-7 after the first
-# run of MindSpore 2.10 on a loaded CPU, and no more. What is really different is so in every attempt.
+# The same weights can give other last bits in the next run: 18 predictions of PP-YOLO nano moved by 1e-7 after
+# the first run of MindSpore 2.10 on a loaded CPU, and no more. What really differs does so in every attempt.
 ATTEMPTS = 3
 
 
