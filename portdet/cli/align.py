@@ -28,7 +28,7 @@ KEYS = ("device", "mode", "epochs", "batch", "imgsz", "workers", "seed", "projec
 @click.option(
     "--initial",
     type=click.Path(path_type=Path),
-    help="All initial weights; left out: train.pretrained, the rest from the seed.",
+    help="All initial weights; else pretrained ones, then the seed's.",
 )
 @click.option("--against", metavar="FILE", help="Curves to compare with: a published table, results.csv, a run folder.")
 @click.option("--spread", type=click.FloatRange(0, 1), help="Run-to-run spread of AP, where --against states none.")
