@@ -19,7 +19,9 @@ from portdet_mindspore.arrays import copy_in, to_numpy, to_tensor
 from portdet_mindspore.device import use_device
 from portdet_mindspore.ema import DeviceShadow
 from portdet_mindspore.graph import compiled
+from portdet_mindspore.ranks import average, check_same, follow_first, gather, join
 from portdet_mindspore.step import Trained, make_backward, make_update
+from portdet_mindspore.sync_norm import batch_norms, share_statistics
 
 
 class MindSporeSession:
@@ -35,11 +37,19 @@ class MindSporeSession:
                 f"precision '{options.precision}': mindspore runs float32 alone", fix="use --backend torch for float64"
             )
         ms.set_context(mode=ms.PYNATIVE_MODE)
-        self.device, self.mode, self.recipe, self.names = use_device(options.device), options.mode, recipe, dict(names)
+        self.place, self.mode, self.recipe, self.names = options.place, options.mode, recipe, dict(names)
+        self.device = use_device(options.device, options.place)
+        if self.place.world > 1:
+            join(self.place)  # before the first tensor, as HCCL asks
         self.threads = options.threads or os.cpu_count() or 1
         self.model: Any = getattr(import_source(source), class_name)()
         parameters = dict(self.model.parameters_and_names())
         self.live: dict[str, Any] = {name: parameters[native] for name, native in names.items()}
+        self.kept: list[Any] = []  # statistics of batch norm, rank 0's
+        if self.place.world > 1 and options.sync_bn:
+            share_statistics(self.model, self.place)
+        elif self.place.world > 1:
+            self.kept = [p for norm in batch_norms(self.model) for p in (norm.moving_mean, norm.moving_variance)]
         self._build_step()
         self.shadow: Shadow | None = None
         if recipe.ema:
@@ -72,6 +82,8 @@ class MindSporeSession:
     # ------------------------------------------------------------------ weights and state
     def load_weights(self, weights: Mapping[str, Array]) -> None:
         check_weights(weights, self.names, {name: tuple(p.shape) for name, p in self.live.items()})
+        if self.place.world > 1:
+            check_same(weights, self.place)
         copy_in(self.live, weights)
         momenta = {name: item.momentum for name, item in self.trained.items()}
         copy_in(momenta, {name: np.zeros(momentum.shape) for name, momentum in momenta.items()})
@@ -109,12 +121,16 @@ class MindSporeSession:
 
     # ------------------------------------------------------------------ steps
     def _backward(self, batch: Batch, loss_scale: float) -> tuple[dict[str, float], bool, Any]:
-        """Losses by name, whether all gradients are finite, and the gradients times loss_scale."""
+        """Losses by name, whether all gradients are finite, and the gradients times loss_scale; over all ranks."""
         self.model.set_train(True)
         inputs = map(to_tensor, batch.inputs(self.model.construct))
         names, values, grads = self.backward(ms.Tensor(loss_scale, ms.float32), *inputs)
+        if self.place.world > 1:
+            values, grads = average(values, grads, self.place)
+        if self.kept:
+            follow_first(self.kept, self.place)
         *losses, finite = values.asnumpy().tolist()
-        return dict(zip(names, losses, strict=True)), bool(finite), grads
+        return dict(zip(names, losses, strict=True)), finite > 1 - 0.5 / self.place.world, grads
 
     def train_step(self, batch: Batch, values: StepValues) -> StepResult:
         losses, finite, grads = self._backward(batch, values.loss_scale)
@@ -148,11 +164,13 @@ class MindSporeSession:
             "threads": str(os.cpu_count()),  # MindSpore takes all cores; no setting of 2.10 makes it take fewer
             "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA", "unset"),
             "dtype": "float32",
+            **({"ranks": str(self.place.world)} if self.place.world > 1 else {}),
         }
 
     def gather(self, value: Any) -> list[Any]:
-        return [value]
+        return gather(value, self.place) if self.place.world > 1 else [value]
 
     def close(self) -> None:
+        self.gather("closed")  # the group ends with its processes: so together
         self.live, self.trained, self.updates, self.shadow = {}, {}, {}, None
         self.model = self.backward = self.predictor = None
