@@ -106,7 +106,7 @@ class RanksBatchNorm2d(nn.BatchNorm2d):  # type: ignore[misc]
         if not self.training:
             return super().forward(x)
         own = torch.stack(torch.var_mean(x, dim=(0, 2, 3), correction=0))
-        every = gather_statistics(own)
+        every = gather_statistics(own, distributed.get_world_size())
         mean = every[:, 1].mean(0)
         var = (every[:, 0] + (every[:, 1] - mean) ** 2).mean(0)
         with torch.no_grad():
@@ -121,36 +121,37 @@ def _channels(row: torch.Tensor) -> torch.Tensor:
     return row[:, None, None]
 
 
-# Operators of their own, so that torch.compile takes them into its graph as they are
-@torch.library.custom_op("portdet::gather_statistics", mutates_args=(), schema="(Tensor own) -> Tensor")
-def gather_statistics(own: torch.Tensor) -> torch.Tensor:
+# Operators of their own, so that torch.compile takes them into its graph as they are. Its cache on the disk, which ranks
+# share, knows a graph by its arguments: the number of ranks is one, and the rank is asked for when the operator runs.
+@torch.library.custom_op("portdet::gather_statistics", mutates_args=(), schema="(Tensor own, int world) -> Tensor")
+def gather_statistics(own: torch.Tensor, world: int) -> torch.Tensor:
     """`own` (2, C) of every rank, (world, 2, C)."""
-    every = own.new_empty(distributed.get_world_size(), *own.shape)
+    every = own.new_empty(world, *own.shape)
     distributed.all_gather(list(every.unbind()), own.contiguous())
     return every
 
 
-@torch.library.custom_op("portdet::sum_over_ranks", mutates_args=(), schema="(Tensor own) -> Tensor")
-def sum_over_ranks(own: torch.Tensor) -> torch.Tensor:
-    """The sum of every rank's `own`."""
-    total = own.clone(memory_format=torch.contiguous_format)
+@torch.library.custom_op("portdet::sum_own", mutates_args=(), schema="(Tensor every) -> Tensor")
+def sum_own(every: torch.Tensor) -> torch.Tensor:
+    """The sum over the ranks of this rank's row of `every` (world, 2, C)."""
+    total = every.clone(memory_format=torch.contiguous_format)
     distributed.all_reduce(total)
-    return total
+    return total[distributed.get_rank()].clone()
 
 
 @gather_statistics.register_fake
-def _(own: torch.Tensor) -> torch.Tensor:
-    return own.new_empty(distributed.get_world_size(), *own.shape)
+def _(own: torch.Tensor, world: int) -> torch.Tensor:
+    return own.new_empty(world, *own.shape)
 
 
-@sum_over_ranks.register_fake
-def _(own: torch.Tensor) -> torch.Tensor:
-    return torch.empty_like(own, memory_format=torch.contiguous_format)
+@sum_own.register_fake
+def _(every: torch.Tensor) -> torch.Tensor:
+    return every.new_empty(every.shape[1:])
 
 
-def _gather_backward(context: Any, grad: torch.Tensor) -> torch.Tensor:
+def _gather_backward(context: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
     """Every rank's result depends on `own`: what all of them have for it is summed."""
-    return sum_over_ranks(grad)[distributed.get_rank()]
+    return sum_own(grad), None
 
 
 gather_statistics.register_autograd(_gather_backward)

@@ -39,6 +39,8 @@ class TorchSession:
         else:  # CPU kernels are deterministic as they are
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.utils.deterministic.fill_uninitialized_memory = False  # else every new tensor is written twice
+        if options.precision not in ("float32", "float64"):
+            raise PortdetError(f"precision '{options.precision}' in torch", fix="float32 or float64")
         self.dtype = torch.float64 if options.precision == "float64" else torch.float32
         self.model: Any = getattr(import_source(source), class_name)().to(self.torch_device, self.dtype)
         self.group = Group(options.place, self.torch_device) if options.place.world > 1 else None
@@ -51,11 +53,12 @@ class TorchSession:
         self.shadow: dict[str, Any] | None = None
         if recipe.ema:
             self.shadow = {name: torch.empty_like(t) for name, t in self.live.items()}
-        self.run, self.trainer = self.model, self.group.wrap(self.model) if self.group else self.model
+        self.run = self.model
         if options.mode == "compiled":
             torch._dynamo.config.cache_size_limit = 64  # one graph a size in multi-scale training
-            self.run = torch.compile(self.run, dynamic=False)
-            self.trainer = torch.compile(self.trainer, dynamic=False) if self.group else self.run
+            self.run = torch.compile(self.model, dynamic=False)
+        # the compiled module inside: compiled as a whole, with its exchange, two ranks wait for each other (torch 2.13)
+        self.trainer = self.group.wrap(self.run) if self.group else self.run
 
     def _build_optimizer(self) -> None:
         recipe = self.recipe
@@ -190,7 +193,7 @@ class TorchSession:
             "dtype": str(self.dtype).removeprefix("torch."),
         }
         if self.group:
-            facts |= {"ranks": str(self.group.world), "group": self.group.library}
+            facts["group"] = self.group.library
         if self.torch_device.type == "cuda":
             facts["gpu"] = torch.cuda.get_device_name(self.torch_device)
         return facts
