@@ -68,6 +68,6 @@ def test_losses(ran: Ran) -> None:
 
 def test_gradients(ran: Ran) -> None:
     apart = compare.gradients(ran.got, ran.want, compare.canonical(ran.variant, "full"))
-    assert len(apart) == {"r50vd_dcn": 240, "r18vd": 92, "v2": 324}[ran.variant]
+    assert len(apart) == {"r50vd_dcn": 240, "r18vd": 88, "v2": 324}[ran.variant]
     assert np.median(list(apart.values())) <= GRADIENTS[ran.variant]
     assert max(apart.values()) <= 10 * GRADIENTS[ran.variant]
