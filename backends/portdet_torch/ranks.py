@@ -121,8 +121,8 @@ def _channels(row: torch.Tensor) -> torch.Tensor:
     return row[:, None, None]
 
 
-# Operators of their own, so that torch.compile takes them into its graph as they are. Its cache on the disk, which ranks
-# share, knows a graph by its arguments: the number of ranks is one, and the rank is asked for when the operator runs.
+# Operators of their own, so that torch.compile takes them into its graph as they are. Its cache on the disk, which the
+# ranks share, knows a graph by its arguments: the number of ranks is one, and each operator asks for its rank as it runs.
 @torch.library.custom_op("portdet::gather_statistics", mutates_args=(), schema="(Tensor own, int world) -> Tensor")
 def gather_statistics(own: torch.Tensor, world: int) -> torch.Tensor:
     """`own` (2, C) of every rank, (world, 2, C)."""

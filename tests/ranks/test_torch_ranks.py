@@ -97,6 +97,7 @@ def test_a_loss_outside_of_forward_is_seen(folder: Path) -> None:
     assert not equal(ranks, "weights")
 
 
+@pytest.mark.slow
 def test_norms_of_each_rank_are_another_training(folder: Path) -> None:
     alone, ranks = both(folder, "yolov3", "float32", "apart")
     assert apart(ranks[0], alone, "gradient") > 0.01
