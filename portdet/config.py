@@ -185,7 +185,9 @@ class EvalConfig(Section):
         "greedy", description="diou: distance IoU, LuoJiaNET's inference; matrix: decay of scores, PP-YOLO's"
     )
     matrix: Literal["ppdet", "miemiedetection"] = Field(
-        "ppdet", description="matrix NMS: ranking by class and PaddleDetection's rounded image size, or by image"
+        "ppdet",
+        description="matrix NMS: ppdet ranks by class, rounds the image's size and ends boxes at its last pixel; "
+        "miemiedetection ranks by image and ends them at the edge",
     )
     pixel_offset: float = Field(1.0, ge=0, le=1, description="NMS: 1 counts both edge pixels of a box, 0 as darknet")
     max_det: int = Field(100, ge=1, description="boxes per image and class that COCO's metric looks at")

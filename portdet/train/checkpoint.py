@@ -100,15 +100,6 @@ def load_state(path: Path) -> tuple[Arrays, Progress]:
     return arrays, Progress(**metadata)
 
 
-def is_state(path: Path) -> bool:
-    """Whether a file is a whole training state (`last.safetensors`) rather than weights alone."""
-    try:
-        with safe_open(path, "numpy") as file:
-            return any(name.startswith("weights/") for name in file.keys())  # noqa: SIM118
-    except (SafetensorError, OSError):
-        return False
-
-
 def save_weights(path: Path, weights: Mapping[str, Array], about: Mapping[str, Any]) -> None:
     """Write weights for inference under their canonical names. `about`: epoch, step, metrics, the config, and which
     weights they are: 'raw' or the EMA's kind, with its updates and what the shadow was divided by."""
