@@ -122,7 +122,7 @@ def _channels(row: torch.Tensor) -> torch.Tensor:
 
 
 # Operators of their own, so that torch.compile takes them into its graph as they are. Its cache on the disk, which the
-# ranks share, knows a graph by its arguments: the number of ranks is one, and each operator asks for its rank as it runs.
+# ranks share, knows a graph by its arguments: the number of ranks is one; which rank it is, is asked when it runs.
 @torch.library.custom_op("portdet::gather_statistics", mutates_args=(), schema="(Tensor own, int world) -> Tensor")
 def gather_statistics(own: torch.Tensor, world: int) -> torch.Tensor:
     """`own` (2, C) of every rank, (world, 2, C)."""
