@@ -30,7 +30,7 @@ def run(words: str, place: Place, folder: Path) -> Arrays:
     batch = share(whole, place)
     options = Options(mode=mode, threads=1, place=place, sync_bn="apart" not in faults)
     source = folder / f"{words}{place.world}-{place.rank}"
-    session = open_session(detector, "mindspore", recipe_of(detector), options, source)
+    session = open_session(detector, "mindspore", recipe_of(detector, frozen=int(model == "yolov3")), options, source)
     if "left" in faults:
         leave_gradients_out()
     session.load_weights(weights)
