@@ -15,7 +15,7 @@ import click
 @click.option(
     "--mode", "modes", multiple=True, metavar="MODE", help="eager or compiled; may be repeated. Default: all."
 )
-@click.option("--section", "sections", multiple=True, help="table, ops, layers, models or steps; may be repeated.")
+@click.option("--section", "sections", multiple=True, help="One of those below; may be repeated.")
 @click.option("--threads", default=0, help="Threads of the framework; 0: all cores.")
 @click.option("-v", "--verbose", "everything", is_flag=True, help="Print what passed, too, with how far it was off.")
 @click.option("--json", "report", type=click.Path(path_type=Path), help="Write all rows to this file.")
@@ -38,6 +38,7 @@ def command(
     layers   the same for convolutions, batch norm, deformable convolutions
     models   losses, predictions, activations, batch statistics and gradients of small detectors
     steps    momentum, decay, clip, loss scale, EMA, state, overflow, refusals: closed forms in numpy
+    ranks    two processes against one on the same global batch, by the backend's launcher
 
     What a backend declares in `known_failures` may fail, and must not pass. Exit code 1 if anything else fails.
 

@@ -23,12 +23,15 @@ QUICK = [
     ("mindspore", "compiled", "ops"),
     ("mindspore", "compiled", "layers"),
     ("mindspore", "eager", "ops"),
+    ("torch", "eager", "ranks"),
+    ("mindspore", "compiled", "ranks"),
+    ("paddle", "eager", "ranks"),
     ("paddle", "eager", "models"),
     ("paddle", "eager", "steps"),
     ("paddle", "compiled", "ops"),
     ("paddle", "compiled", "layers"),
 ]
-ROWS = {"ops": 130, "layers": 38, "models": 280, "steps": 70}
+ROWS = {"ops": 130, "layers": 38, "models": 280, "steps": 70, "ranks": 7}
 """At least so many rows: a section that looks at nothing passes too."""
 
 

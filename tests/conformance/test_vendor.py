@@ -68,6 +68,7 @@ FAULTS = {
     "decay": ("steps", {"step/"}),
     "device": ("steps", {"step/refuses an absent device"}),
     "stale declaration": ("ops", {"ops/relu"}),
+    "loss outside forward": ("ranks", {"ranks/gradient", "ranks/state", "ranks/the same state"}),
 }
 
 
