@@ -33,6 +33,7 @@ def differentiate(call: MethodCall, options: Options) -> tuple[Arrays, Arrays]:
     run = compiled(run) if options.mode == "compiled" else run
     (_, names, outs), grads = run(*(ms.Tensor(array) for array in call.inputs.values()))
     grads, of_weights = grads if trained else (grads, ())
+    grads = (grads,) if isinstance(grads, ms.Tensor) else grads  # of one input, it comes without a tuple
     asked = [name for name in call.inputs if name in call.wanted] + [weight.name for weight in trained or ()]
     slopes = zip(asked, (*grads, *of_weights), strict=True)
     return {n: t.asnumpy() for n, t in zip(names, outs, strict=True)}, {n: t.asnumpy() for n, t in slopes}

@@ -29,6 +29,15 @@ def _norm(attrs: Attrs) -> str:
     return f"nn.BatchNorm2d({attrs['channels']}, eps={attrs['eps']}, momentum={attrs.hole('momentum', keep)})"
 
 
+def _max_pool2d(a: Args) -> str:
+    """As nn.MaxPool2d does with padding. `ops.max_pool2d` gives the same, and its gradient on CPU takes 6.6 s for
+    (8, 16, 112, 112), where this one takes 0.02 s (2.10)."""
+    kernel, stride, padding = (a.attrs[name] for name in ("kernel", "stride", "padding"))
+    pads = ", ".join([padding] * 4)
+    pool = f"ops.MaxPool3D((1, {kernel}, {kernel}), (1, {stride}, {stride}), 'pad', (0, 0, {pads}))"
+    return f"{pool}({a.tight(0)}.expand_dims(2)).squeeze(2)"
+
+
 def _reduce(name: str, keepdims: str) -> Callable[[Args], str]:
     def write(a: Args) -> str:
         raw = a.attrs.raw
@@ -117,7 +126,7 @@ TARGET = Target(
         "max": _max,
         "argmax": "ops.argmax({0}, dim={axis}).int()",
         "matmul": "ops.matmul({0}, {1})",
-        "max_pool2d": "ops.max_pool2d({0}, {kernel}, stride={stride}, padding={padding})",
+        "max_pool2d": _max_pool2d,
         "avg_pool2d": "ops.avg_pool2d({0}, {kernel}, stride={kernel}, ceil_mode=True)",
         "upsample_nearest": _upsample,
     },

@@ -18,7 +18,7 @@ from portdet.ranks import Place
 from portdet.session import Arrays
 from tests.backends.harness import ROOT, below, require
 from tests.ranks.mindspore_rank import STEPS
-from tests.ranks.paddle_rank import case
+from tests.ranks.rank_case import case
 
 CHILD = Path(__file__).with_name("mindspore_rank.py")
 ENVIRONMENT = {

@@ -17,7 +17,8 @@ import pytest
 from portdet.backends import load_backend
 from portdet.session import Arrays
 from tests.backends.harness import ROOT, below, require
-from tests.ranks.paddle_rank import STEPS, case
+from tests.ranks.paddle_rank import STEPS
+from tests.ranks.rank_case import case
 
 CHILD = Path(__file__).with_name("paddle_rank.py")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "backends")))}
@@ -177,7 +178,8 @@ import sys
 from pathlib import Path
 from portdet.backends import load_backend, open_session
 from portdet.session import Options
-from tests.ranks.paddle_rank import case, recipe_of, share
+from portdet.conformance.ranks import share
+from tests.ranks.rank_case import case, recipe_of
 from portdet.session import StepValues
 place = load_backend("paddle").launcher.place()
 detector, weights, batch = case("yolov3")

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from portdet.backends import load_backend, open_session
+from portdet.conformance.ranks import share
 from portdet.lower.target import Target
 from portdet.models import Detector, load_model
-from portdet.ranks import Place
-from portdet.session import Arrays, Batch, Group, Options, Recipe, StepValues
+from portdet.session import Arrays, Batch, Options, StepValues
 from portdet.spec.init import initial_weights
-from portdet.train.groups import decays
 from portdet_torch.target import TARGET, TARGET64
+from tests.ranks.rank_case import drawn, recipe_of
 
-STEPS, COUNT = 20, 4
+STEPS = 20
 FAULTS = ("outside", "apart")
 MODELS: dict[str, tuple[dict[str, Any], int]] = {
     "yolov3": ({"name": "yolov3", "classes": 3, "width": 1 / 16, "depths": (1, 1, 1, 1, 1)}, 64),
@@ -30,35 +30,10 @@ MODELS: dict[str, tuple[dict[str, Any], int]] = {
 
 
 def case(model: str) -> tuple[Detector, Arrays, Batch]:
-    """A small detector, its weights and COUNT images with one to three boxes each."""
+    """A small detector, its weights and a batch."""
     section, side = MODELS[model]
     detector = load_model(section, imgsz=side, max_boxes=8)
-    random = np.random.RandomState(7)
-    images = random.randn(COUNT, 3, side, side).astype(np.float32)
-    start = random.uniform(0, 0.5, (COUNT, 8, 2))
-    boxes = np.concatenate([start, start + random.uniform(0.1, 0.45, (COUNT, 8, 2))], 2) * side
-    valid = np.arange(8) < random.randint(1, 4, (COUNT, 1))
-    labels = random.randint(0, 3, (COUNT, 8)).astype(np.int32) * valid
-    boxes = (boxes * valid[..., None]).astype(np.float32)
-    batch = Batch(images, boxes, labels, valid, np.arange(COUNT), scores=valid.astype(np.float32))
-    return detector, initial_weights(detector.graph, 7), batch
-
-
-def share(batch: Batch, place: Place) -> Batch:
-    """Every world-th image from the rank's on, as the loader deals them out."""
-    mine = slice(place.rank, None, place.world)
-    return Batch(
-        batch.images[mine], batch.boxes[mine], batch.labels[mine], batch.valid[mine], batch.image_ids[mine],
-        None if batch.scores is None else batch.scores[mine],
-    )  # fmt: skip
-
-
-def recipe_of(detector: Detector) -> Recipe:
-    """Two groups, clipped, with EMA."""
-    shapes = {name: info.shape for name, info in detector.graph.weights().items() if info.trainable}
-    heavy = tuple(name for name, shape in shapes.items() if decays(name, shape))
-    light = tuple(name for name in shapes if name not in heavy)
-    return Recipe((Group(heavy, 5e-4), Group(light, 0.0)), clip_norm=10.0, dynamic_scale=True, ema=True)
+    return detector, initial_weights(detector.graph, 7), drawn(7, side)
 
 
 def main() -> None:
