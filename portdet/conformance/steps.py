@@ -85,7 +85,7 @@ def check(backend: str, options: Options, folder: Path) -> list[Row]:
         try:
             rows += attempt()
         except Exception as error:
-            rows.append(Row("step", name, mode, "failed", f"{type(error).__name__}: {error}"))
+            rows.append(Row("steps", name, mode, "failed", f"{type(error).__name__}: {error}"))
     return rows
 
 
@@ -100,7 +100,7 @@ def _steps(name: str, case: Case, opened: Opener, mode: str) -> Iterator[Row]:
         session.train_step(batch, values)
         after = session.state()
         want = step(case.recipe, values, before, grads, after)
-        yield holds("step", f"{name}: names of the state, step {number}", mode, set(after) == set(want), "differ")
+        yield holds("steps", f"{name}: names of the state, step {number}", mode, set(after) == set(want), "differ")
         for part in ("weights", "momentum", "ema"):
             yield from _part(f"{name}: {part}, step {number}", part, mode, before, after, want)
     session.close()
@@ -115,7 +115,7 @@ def _part(name: str, part: str, mode: str, before: Arrays, after: Arrays, want: 
     for key in keys:
         moved = np.abs(want[key] - before[key]).max() / max(float(np.abs(want[key]).max()), 1e-30)
         bound = max(BOUND, CHANGE * float(moved))
-        rows.append((near("step", name, mode, after[key], want[key], bound, least=1e-3), key))
+        rows.append((near("steps", name, mode, after[key], want[key], bound, least=1e-3), key))
     failed = [replace(row, detail=f"{key}: {row.detail}") for row, key in rows if not row.good]
     yield failed[0] if failed else rows[0][0]
 
@@ -161,15 +161,15 @@ def _overflow(opened: Opener, mode: str) -> Iterator[Row]:
     before = session.state()
     result = session.train_step(batch, StepValues(1e-4, 2.0**126, 0.5))
     after = session.state()
-    yield holds("step", "overflow is reported", mode, result.skipped, "StepResult.skipped is False")
+    yield holds("steps", "overflow is reported", mode, result.skipped, "StepResult.skipped is False")
     changed = [
         key
         for key, array in after.items()
         if array.tobytes() != before[key].tobytes() and not key.endswith(("running_mean", "running_var"))
     ]
-    yield holds("step", "overflow changes nothing", mode, not changed, f"changed: {', '.join(changed[:3])}")
+    yield holds("steps", "overflow changes nothing", mode, not changed, f"changed: {', '.join(changed[:3])}")
     result = session.train_step(batch, StepValues(1e-4, 1024.0, 0.5))
-    yield holds("step", "the step after an overflow is taken", mode, not result.skipped, "skipped too")
+    yield holds("steps", "the step after an overflow is taken", mode, not result.skipped, "skipped too")
     session.close()
 
 
@@ -199,7 +199,7 @@ def _state(opened: Opener, mode: str) -> Iterator[Row]:
 
 def _same(name: str, mode: str, got: Arrays, want: Arrays) -> Row:
     apart = [key for key in want if key not in got or got[key].tobytes() != want[key].tobytes()]
-    return holds("step", name, mode, not apart, f"other bits in {len(apart)} of {len(want)} arrays, first {apart[:1]}")
+    return holds("steps", name, mode, not apart, f"other bits in {len(apart)} of {len(want)} arrays, first {apart[:1]}")
 
 
 def _averaged(opened: Opener, mode: str) -> Iterator[Row]:
@@ -212,10 +212,10 @@ def _averaged(opened: Opener, mode: str) -> Iterator[Row]:
         inside, found = session.weights(), session.predict(batch.images)
     want = {name: state[f"ema/{name}"] / np.float32(1.25) for name in inside}
     worst = max(want, key=lambda name: distance(inside[name], want[name]))
-    yield near("step", "weights inside `ema_weights`", mode, inside[worst], want[worst], 1e-6)
+    yield near("steps", "weights inside `ema_weights`", mode, inside[worst], want[worst], 1e-6)
     yield _same("weights after `ema_weights`", mode, session.state(), state)
     session.load_weights(inside)
-    yield near("step", "predictions inside `ema_weights`", mode, found, session.predict(batch.images), 1e-6)
+    yield near("steps", "predictions inside `ema_weights`", mode, found, session.predict(batch.images), 1e-6)
     session.close()
 
 
@@ -245,7 +245,7 @@ def _refused(name: str, mode: str, attempt: Callable[[], object]) -> Row:
     try:
         attempt()
     except PortdetError as error:
-        return Row("step", name, mode, "passed", error.what)
+        return Row("steps", name, mode, "passed", error.what)
     except Exception as error:
-        return Row("step", name, mode, "failed", f"{type(error).__name__} where a PortdetError should be: {error}")
-    return Row("step", name, mode, "failed", "nothing was raised")
+        return Row("steps", name, mode, "failed", f"{type(error).__name__} where a PortdetError should be: {error}")
+    return Row("steps", name, mode, "failed", "nothing was raised")

@@ -65,8 +65,8 @@ FAULTS = {
     "missing op": ("ops", {"ops/softplus"}),
     "padding": ("layers", {"layers/Conv2d 3x3 stride 2, padded at bottom and right"}),
     "momentum of the norm": ("models", {"models/yolov3: ", "models/ppyolo: "}),
-    "decay": ("steps", {"step/"}),
-    "device": ("steps", {"step/refuses an absent device"}),
+    "decay": ("steps", {"steps/"}),
+    "device": ("steps", {"steps/refuses an absent device"}),
     "stale declaration": ("ops", {"ops/relu"}),
     "loss outside forward": ("ranks", {"ranks/gradient", "ranks/state", "ranks/the same state"}),
 }
