@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from portdet.models import Detector, load_model
-from portdet.session import Array, Arrays, Batch
+from portdet.reference.distance import distance
+from portdet.session import Arrays, Batch
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"torch": "torch", "mindspore": "mindspore", "paddle": "paddle"}
@@ -51,14 +52,6 @@ def run_child(script: str, *arguments: str, inputs: Arrays | None = None, timeou
 def below(found: Arrays, prefix: str) -> Arrays:
     """The arrays whose names start with `prefix/`, without it."""
     return {name.removeprefix(f"{prefix}/"): array for name, array in found.items() if name.startswith(f"{prefix}/")}
-
-
-def distance(got: Array, want: Array, least: float = 1e-30) -> float:
-    """Largest difference over the largest value wanted (at least `least`); infinite for another shape or for nan."""
-    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
-    if got.shape != want.shape or not np.isfinite(got).all():
-        return float("inf")
-    return float(np.abs(got - want).max(initial=0.0) / max(float(np.abs(want).max(initial=0.0)), least))
 
 
 def far(got: Arrays, want: Arrays, bound: float) -> dict[str, float]:

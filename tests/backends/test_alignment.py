@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from portdet.reference import run
+from portdet.reference.distance import distance
 from portdet.session import Arrays
-from tests.backends.harness import G1_LOSSES, below, distance, far, require, run_child, smooth
+from tests.backends.harness import G1_LOSSES, below, far, require, run_child, smooth
 
 RUNS = [
     ("torch", "eager"),

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from portdet.reference.distance import distance
 from portdet.session import Arrays
 from portdet_convert import open_weights, yolov3
-from tests.backends.harness import distance, require, run_child
+from tests.backends.harness import require, run_child
 
 MODEL: dict[str, Any] = {
     "name": "yolov3", "profile": "darknet", "width": 0.125, "norm_variance": "unbiased", "box_weight": 0.75,

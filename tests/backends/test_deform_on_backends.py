@@ -10,10 +10,11 @@ import pytest
 
 from portdet.backends import load_backend
 from portdet.lower import emit
+from portdet.reference.distance import distance
 from portdet.reference.run import run
 from portdet.session import Array, Arrays
 from tests.backends.deform_spec import CASES, FORMS, inputs, traced, weight
-from tests.backends.harness import below, distance, require, run_child
+from tests.backends.harness import below, require, run_child
 
 RUNS = [
     ("torch", "eager"),

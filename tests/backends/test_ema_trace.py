@@ -9,9 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from portdet.reference.distance import distance
 from portdet.session import Array, Arrays
 from portdet.train.ema import Ema
-from tests.backends.harness import distance, require, run_child
+from tests.backends.harness import require, run_child
 
 STEPS = 50
 KINDS = {

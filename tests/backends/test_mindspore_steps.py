@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from portdet.reference.distance import distance
 from portdet.session import Arrays
-from tests.backends.harness import below, distance, require, run_child
+from tests.backends.harness import below, require, run_child
 
 NET = """from mindspore import nn, ops
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from portdet.reference import run
+from portdet.reference.distance import distance
 from portdet.session import Arrays
-from tests.backends.harness import below, distance, require, run_child
+from tests.backends.harness import below, require, run_child
 from tests.backends.ppyolo_spec import G2_GRADIENTS, G2_LOSSES, HEADS, g2, traced
 from tests.losses import ppyolo_truth as truth
 

@@ -15,8 +15,9 @@ import pytest
 
 from portdet.backends import load_backend, source_text
 from portdet.reference import run
+from portdet.reference.distance import distance
 from portdet.session import Arrays
-from tests.backends.harness import below, distance, far, require, run_child
+from tests.backends.harness import below, far, require, run_child
 from tests.convert import ppyolo_case
 from tests.models.ppyolo_case import merged
 from tests.models.ppyolo_narrow import VARIANTS, narrow

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from portdet.reference.distance import distance
 from portdet.session import Arrays
-from tests.backends.harness import below, distance, require, run_child
+from tests.backends.harness import below, require, run_child
 
 STEPS, LR, MOMENTUM, DECAY = 3, 0.05, 0.9, 0.1
 BODY = ("conv.weight", "norm.weight", "norm.bias")

@@ -51,6 +51,7 @@ def test_a_backend_conforms(backend: str, mode: str, section: str) -> None:
     rows = job.run()
     assert [(row.key, row.detail) for row in rows if not row.good] == []
     assert len(rows) >= ROWS[section]
+    assert {row.section for row in rows} == {section}
 
 
 @pytest.mark.parametrize("backend", ["torch", "mindspore", "paddle"])

@@ -20,12 +20,13 @@ import pytest
 from click.testing import CliRunner
 
 from portdet.child import run_child
+from portdet.reference.distance import distance
 from portdet.session import Array, Arrays
 from portdet_convert import Report, convert, open_weights, yolov3
 from portdet_convert.command import convert as convert_command
 from portdet_convert.files import pdparams
 from portdet_convert.rules import recognise, restore
-from tests.backends.harness import distance, require
+from tests.backends.harness import require
 from tests.convert.ppdet_case import OUTPUTS, SIDE, digest, facts, kept_boxes
 
 HEADS = ("head0", "head1", "head2")
