@@ -60,7 +60,10 @@ class Plan:
     @classmethod
     def of(cls, values: dict[str, Any]) -> Plan:
         """From what `plain` gave, JSON's lists for tuples."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        known: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**known)
 
     def save(self) -> None:
         write_text(self.place / "plan.json", json.dumps(self.plain(), indent=1) + "\n")
