@@ -15,6 +15,8 @@ from portdet.backends import check_weights, import_source, split_state, watched
 from portdet.errors import PortdetError
 from portdet.heap import keep_freed_memory
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
+from portdet.shadow import HostShadow, Shadow
+from portdet_torch.ema import DeviceShadow
 from portdet_torch.ranks import Group, device_of, synchronise_norms
 
 
@@ -50,9 +52,14 @@ class TorchSession:
         tensors = self.model.state_dict(keep_vars=True)
         self.live: dict[str, Any] = {name: tensors[native] for name, native in names.items()}
         self._build_optimizer()
-        self.shadow: dict[str, Any] | None = None
+        self.shadow: Shadow | None = None
         if recipe.ema:
-            self.shadow = {name: torch.empty_like(t) for name, t in self.live.items()}
+            on_host = self.torch_device.type == "cpu" and self.dtype == torch.float32
+            self.shadow = (
+                HostShadow(self.live, lambda name: self.live[name].detach().numpy(), torch.get_num_threads())
+                if on_host
+                else DeviceShadow(self.live)
+            )
         self.run = self.model
         if options.mode == "compiled":
             torch._dynamo.config.cache_size_limit = 64  # one graph a size in multi-scale training
@@ -83,9 +90,8 @@ class TorchSession:
         self._copy_in(self.live, weights)
         self.optimizer.state.clear()
         if self.shadow is not None:
-            for name, tensor in self.shadow.items():
-                with torch.no_grad():
-                    tensor.zero_() if self.recipe.ema_zero_start else tensor.copy_(self.live[name])
+            zero = self.recipe.ema_zero_start
+            self.shadow.load({n: np.zeros(t.shape) if zero else _numpy(t) for n, t in self.live.items()})
 
     def _copy_in(self, tensors: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         with torch.no_grad():
@@ -100,8 +106,8 @@ class TorchSession:
         for name, tensor in self.trained.items():
             buffer = self.optimizer.state.get(tensor, {}).get("momentum_buffer")
             state[f"momentum/{name}"] = _numpy(torch.zeros_like(tensor) if buffer is None else buffer)
-        for name, tensor in (self.shadow or {}).items():
-            state[f"ema/{name}"] = _numpy(tensor)
+        if self.shadow is not None:
+            state |= {f"ema/{name}": array for name, array in self.shadow.arrays().items()}
         return state
 
     def load_state(self, state: Mapping[str, Array]) -> None:
@@ -112,7 +118,7 @@ class TorchSession:
             self._copy_in({name: buffer}, momentum)
             self.optimizer.state[tensor]["momentum_buffer"] = buffer
         if self.shadow is not None:
-            self._copy_in(self.shadow, average)
+            self.shadow.load(average)
 
     @contextmanager
     def ema_weights(self, correction: float = 1.0) -> Iterator[None]:
@@ -120,9 +126,8 @@ class TorchSession:
             raise PortdetError("this run keeps no EMA", fix="set ema.kind")
         raw = {name: tensor.detach().clone() for name, tensor in self.live.items()}
         try:
-            with torch.no_grad():
-                for name, tensor in self.live.items():
-                    torch.div(self.shadow[name], correction, out=tensor)
+            averages = self.shadow.arrays()
+            self._copy_in(self.live, {n: array / array.dtype.type(correction) for n, array in averages.items()})
             yield
         finally:
             with torch.no_grad():
@@ -162,9 +167,7 @@ class TorchSession:
             group["lr"] = values.lr * group["lr_scale"]
         self.optimizer.step()
         if self.shadow is not None:
-            with torch.no_grad():
-                live = [t.detach() for t in self.live.values()]
-                torch._foreach_lerp_(list(self.shadow.values()), live, 1 - values.ema_decay)
+            self.shadow.update(values.ema_decay)
         return StepResult(self._floats(losses))
 
     def losses_and_gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
