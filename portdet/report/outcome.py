@@ -51,7 +51,8 @@ class Series:
     """A line to draw, with what healthy runs span around it.
 
     kind: what is drawn, the chart's title ('loss of each step', 'AP'); name: whose ('torch', 'paddle, seed 1').
-    low, high: the envelope, as long as xs, or empty.
+    low, high: the envelope, as long as xs, or empty. marks: places on the x axis worth a line, what they are -> x
+    ('horizon' -> 7).
     """
 
     kind: str
@@ -60,6 +61,7 @@ class Series:
     ys: list[float]
     low: list[float] = field(default_factory=list)
     high: list[float] = field(default_factory=list)
+    marks: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -191,4 +193,6 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
 def _number(value: Any) -> Any:
     if isinstance(value, list):
         return [_number(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _number(item) for key, item in value.items()}
     return float(value) if isinstance(value, str) else value
