@@ -47,7 +47,7 @@ def _row(name: str, found: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[
         f"{loop['median']:.4g}",
         f"{loop['median'] / bare['median']:.3f}",
         f"{loop['best'] / bare['best']:.3f}",
-        f"{found['ema_share']:.2%}",
+        f"{found['ema_share']:.2%} ± {found['ema_share_error']:.2%}",
         f"{found['batch'] / loop['median']:.3g}",
         f"{found['rss_bytes'] / 2**30:.2f}",
         f"{found['device_bytes'] / 2**30:.2f}",

@@ -27,7 +27,7 @@ def command(
     bare     generated module, forward with loss, backward, the framework's own momentum SGD
     portdet  the same as `portdet train` does it: loader, EMA and logging included
     of best  the ratio of the quickest steps, which other work on the machine disturbs least
-    EMA      a step with and without it, in turn, as a share of the step
+    EMA      a step with and without it, in turn, as a share of the step ± its standard error
 
     \b
     portdet bench yolov3_coco --synthetic imgsz=320 batch=2

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from portdet.bench import CONVOLUTION_FLOPS
-from portdet.bench.measure import Times
+from portdet.bench.measure import Times, _middle
 from portdet.bench.table import table
 from portdet.cli.__main__ import run
 
@@ -53,14 +54,15 @@ def _found(bare: float, loop: float, gflops: float = 40.0) -> dict[str, Any]:
     return {
         "batch": 2, "imgsz": 320, "ema_kind": "exponential", "session": {"device": "cpu", "mode": "eager"},
         "bare": {"median": bare, "best": 0.5, "count": 30}, "portdet": {"median": loop, "best": 0.51},
-        "ema_share": 0.007, "rss_bytes": 2**31, "device_bytes": 0, "convolution_gflops": gflops,
+        "ema_share": 0.007, "ema_share_error": 0.001, "rss_bytes": 2**31, "device_bytes": 0,
+        "convolution_gflops": gflops,
     }  # fmt: skip
 
 
 def test_the_table_gives_ratios_to_bare_and_to_torch() -> None:
     lines = table({"torch": _found(0.8, 0.82), "mindspore": _found(1.6, 1.64, gflops=1.1)}).splitlines()
     assert lines[0].startswith("batch 2 of 320 x 320, device cpu, mode eager")
-    words = "torch 0.8 0.82 1.025 1.020 0.70% 2.44 2.00 0.00 40.0 1.00 1.00"
+    words = "torch 0.8 0.82 1.025 1.020 0.70% ± 0.10% 2.44 2.00 0.00 40.0 1.00 1.00"
     assert lines[2].split() == words.split()
     assert lines[3].split()[-2:] == ["2.00", "2.00"]
     assert "mindspore: one 3x3 convolution runs at 1.10 GFLOP/s" in lines[4]
@@ -90,3 +92,13 @@ def test_what_is_not_there_is_an_error(
     config.write_text(TINY)
     assert run(["bench", str(config), "--synthetic", *words]) == 1
     assert text in capsys.readouterr().err
+
+
+def test_the_error_of_a_median_is_that_of_normal_draws_and_knows_no_outliers() -> None:
+    draws = np.random.default_rng(0).normal(0.015, 0.03, (2000, 30))
+    errors = [_middle(list(row))[1] for row in draws]
+    medians = [_middle(list(row))[0] for row in draws]
+    assert np.mean(errors) == pytest.approx(np.std(medians), rel=0.15)
+    disturbed = draws[0].copy()
+    disturbed[3] += 10.0  # a step during which the machine did something else
+    assert _middle(list(disturbed))[1] < 1.5 * errors[0]
