@@ -13,11 +13,12 @@ from portdet.session import Options
 
 
 def check(request: Any) -> list[dict[str, Any]]:
-    """The rows of `section` for `backend`, in `mode` on `device`."""
+    """The rows of `section` for `backend`, in `mode` on `device`; of the ops named in `only`, if it is there."""
     module = importlib.import_module(f"portdet.conformance.{request['section']}")
     options = Options(device=request["device"], mode=request["mode"], threads=request["threads"])
+    chosen = {"only": request["only"]} if "only" in request else {}
     with tempfile.TemporaryDirectory(prefix="portdet-") as folder:
-        return [asdict(row) for row in module.check(request["backend"], options, Path(folder))]
+        return [asdict(row) for row in module.check(request["backend"], options, Path(folder), **chosen)]
 
 
 if __name__ == "__main__":

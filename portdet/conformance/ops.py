@@ -28,13 +28,14 @@ class Unusable(Exception):
         self.why = why
 
 
-def check(backend: str, options: Options, folder: Path) -> list[Row]:
-    """A row for each sample's value, and one for each gradient."""
+def check(backend: str, options: Options, folder: Path, only: Sequence[str] = ()) -> list[Row]:
+    """A row for each sample's value, and one for each gradient. only: names of ops; empty: all."""
+    chosen = [case for case in CASES if not only or case.op.name in only]
     try:
-        outs, grads, errors = _run(CASES, backend, options, folder)
+        outs, grads, errors = _run(chosen, backend, options, folder)
     except Unusable as error:
         raise error.why from None
-    return [row for case in CASES for row in _rows(case, options.mode, outs, grads, errors)]
+    return [row for case in chosen for row in _rows(case, options.mode, outs, grads, errors)]
 
 
 def _rows(case: Case, mode: str, outs: Arrays, grads: Arrays, errors: dict[str, str]) -> Iterator[Row]:

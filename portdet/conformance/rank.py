@@ -1,8 +1,8 @@
-"""One rank of the checklist's section `ranks`; launchers start a file by its path: `python rank.py FOLDER BACKEND MODE
-DEVICE`."""
+"""One rank of several, see `ranks.launch`; launchers start a file by its path: `python rank.py FOLDER MODULE`."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -10,6 +10,6 @@ if __name__ == "__main__":
     # Python puts the script's folder in front, where `ops.py` and `table.py` would hide modules of these names
     own = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != own]
-    from portdet.conformance.ranks import serve
+    from portdet.conformance.ranks import run_rank
 
-    serve(*sys.argv[1:])
+    run_rank(Path(sys.argv[1]), importlib.import_module(sys.argv[2]))
