@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,31 +11,53 @@ from portdet.align.compare import perturb
 from portdet.session import Array, Arrays, Batch, Session, StepValues
 
 LEVELS = ("weights", "forward", "loss", "grad", "step")
+IMAGES = 2
+"""Of a batch, whose activations are looked at: an image's are its own in evaluation mode, and those of 8 images of 416
+pixels in YOLOv3 are 4 GB."""
 Put = Callable[[str, Array], None]
 
 
-def probe(session: Session, state: Mapping[str, Array], batch: Batch, values: StepValues, put: Put) -> None:
+def probe(
+    session: Session,
+    state: Mapping[str, Array],
+    batch: Batch,
+    values: StepValues,
+    put: Put,
+    levels: Sequence[str] = LEVELS,
+) -> None:
     """Load a whole `state` (see `Session.state`), then hand copies to `put`, in order: weights as the session holds
-    them, activations and predictions in evaluation mode, losses and gradients in training mode, and the state after
-    one step. With the reference's state of any step that is a teacher-forced step: nothing has time to grow.
+    them, activations and predictions in evaluation mode (of the first IMAGES images), losses and gradients in training
+    mode, and the state after one step. With the reference's state of any step that is a teacher-forced step: nothing
+    has time to grow. levels: what is asked for; nothing else is computed.
 
     The loss's parts come before their sum; gradients in the order of the backward pass, the last weight's first.
     """
     session.load_state(state)
-    for name, array in session.weights().items():
-        put(f"weights/{name}", array)
-    for name, array in session.activations(batch.images).items():
-        put(f"forward/{name}", array)
-    put("forward/predict", session.predict(batch.images))
+    if "weights" in levels:
+        for name, array in session.weights().items():
+            put(f"weights/{name}", array)
+    if "forward" in levels:
+        images = np.ascontiguousarray(batch.images[:IMAGES])
+        for name, array in session.activations(images).items():
+            put(f"forward/{name}", array)
+        put("forward/predict", session.predict(images))
+    if "loss" in levels or "grad" in levels:
+        _backward(session, batch, put, levels)
+    if "step" in levels:
+        session.load_state(state)  # the batch's statistics went into the running ones
+        session.train_step(batch, values)
+        for name, array in session.state().items():
+            put(f"step/{name}", array)
+
+
+def _backward(session: Session, batch: Batch, put: Put, levels: Sequence[str]) -> None:
     losses, gradients = session.losses_and_gradients(batch)
-    for name in sorted(losses, key="loss".__eq__):
-        put(f"loss/{name}", np.array(losses[name], np.float32))
-    for name in reversed([name for name in session.weights() if name in gradients]):
-        put(f"grad/{name}", gradients[name])
-    session.load_state(state)  # the batch's statistics went into the running ones
-    session.train_step(batch, values)
-    for name, array in session.state().items():
-        put(f"step/{name}", array)
+    if "loss" in levels:
+        for name in sorted(losses, key="loss".__eq__):
+            put(f"loss/{name}", np.array(losses[name], np.float32))
+    if "grad" in levels:
+        for name in reversed([name for name in session.weights() if name in gradients]):
+            put(f"grad/{name}", gradients[name])
 
 
 def perturbed(state: Mapping[str, Array], batch: Batch, seed: int) -> tuple[Arrays, Batch]:

@@ -1,0 +1,70 @@
+"""A candidate's part of the ladder, in a process of its own: `python -m portdet.align.ladder.candidate`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from portdet.align.compare import Dump
+from portdet.align.ladder import rules
+from portdet.align.ladder.case import Case, open_case, planned
+from portdet.align.ladder.looks import Look, LooksMissing, Shelf, asked_points, judged
+from portdet.align.ladder.outcome import Row
+from portdet.align.ladder.plan import Plan
+from portdet.align.ladder.shown import tell
+from portdet.child import serve
+from portdet.session import Session, StepValues
+
+
+def rows_at(plan: Plan, case: Case, session: Session, point: int, *, values: StepValues | None = None) -> list[Row]:
+    """All that a session shows at a point, against the reference: rules first, then tensors in order of appearance.
+
+    Three perturbed runs, the reference's whole state loaded in each; what is different is looked at again with two
+    other batches. values: what the candidate decides for the step, if not what the case says. Raises `LooksMissing`,
+    whose `looks` the reference has to make first (`numbers.complete`).
+    """
+    shelf = Shelf.of(plan)
+    if not shelf.dump(Look(point)).is_file():
+        raise LooksMissing([Look(point)])
+    theirs = rules.entered(case.batch(point), values or case.values(point))
+    gates = rules.at(point, Dump(shelf.dump(Look(point))).about, theirs)
+    return [*gates, *judged(plan, case, session, point, values=values)]
+
+
+def candidate(plan: Plan, backend: str, points: Sequence[int]) -> dict[str, Any]:
+    """Rows of the points (empty: all that the plan asks for), the looks that some need first, and what it took."""
+    case, shelf = planned(plan, backend), Shelf.of(plan)
+    session = open_case(case, plan.place / "sources" / backend)
+    ours, theirs = json.loads(shelf.about.read_text(encoding="utf-8")), rules.about(case, session)
+    rows = rules.once(ours, theirs)
+    asks: set[Look] = set()
+    seconds: dict[str, float] = {}
+    for point in points or asked_points(plan, case):
+        start = time.perf_counter()
+        try:
+            found = rows_at(plan, case, session, point)
+            rows += found
+            guilty = sum(row.guilty for row in found)
+            tell(f"{backend} at step {point}: {len(found)} tensors and rules, {guilty} different")
+        except LooksMissing as missing:
+            asks |= set(missing.looks)
+            tell(f"{backend} at step {point}: something is different and has to be looked at with other batches")
+        seconds[str(point)] = time.perf_counter() - start
+    session.close()
+    return {
+        "rows": [asdict(row) for row in rows],
+        "asks": [[look.point, look.batch] for look in sorted(asks)],
+        "seconds": seconds,
+        "facts": theirs["facts"],
+    }
+
+
+def work(request: Any) -> Any:
+    return candidate(Plan.of(request["plan"]), request["backend"], request["points"])
+
+
+if __name__ == "__main__":
+    serve(work)

@@ -1,0 +1,171 @@
+"""What is looked at, and where the reference's side of it is kept.
+
+A look is one state of the reference's training (its step: a point) with one batch: the training's own or, where
+anything is different on that one, two others at the same state. On real configurations activations lie so near to 0
+that rounding moves some across it, and gradients below them jump by 0.1 to 20 %, in a framework against itself too.
+That is an accident of a batch; a fault shows on every one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from portdet.align.compare import Dump, DumpWriter, Envelope, Result, compare
+from portdet.align.ladder.case import Case
+from portdet.align.ladder.outcome import Row
+from portdet.align.ladder.plan import Plan
+from portdet.align.probe import LEVELS, Put, perturbed, probe
+from portdet.errors import PortdetError
+from portdet.session import Array, Session, StepValues
+
+BATCHES = 3
+CANDIDATE, HELD_OUT = 1000, 2000  # first seeds of a candidate's runs and of held-out ones; self-runs count from 0
+RUNS = 3  # of a candidate, whose median counts
+
+
+@dataclass(frozen=True, order=True)
+class Look:
+    """A point of the training, and a batch: 0 its own, 1 and 2 others."""
+
+    point: int
+    batch: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.point}.b{self.batch}" if self.batch else str(self.point)
+
+    def step(self, case: Case) -> int:
+        """The training step whose batch this is; the others lie a third and two thirds of the training away."""
+        away = self.batch * max(case.steps // BATCHES, 1)
+        return (self.point + away) % max(case.steps, BATCHES)
+
+
+class LooksMissing(PortdetError):
+    """The reference has not made these looks yet."""
+
+    def __init__(self, looks: Iterable[Look]) -> None:
+        self.looks = sorted(looks)
+        names = ", ".join(map(str, self.looks))
+        super().__init__(f"the reference lacks looks: {names}", fix="make them with `numbers.complete`")
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The reference's files: states, and by look a dump of the unperturbed run and the noise of the self-runs."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, plan: Plan) -> Shelf:
+        return cls(plan.place / "reference")
+
+    @property
+    def about(self) -> Path:
+        return self.folder / "about.json"
+
+    def state(self, point: int) -> Path:
+        return self.folder / f"state{point}.safetensors"
+
+    def dump(self, look: Look) -> Path:
+        return self.folder / f"dump{look}.safetensors"
+
+    def noise(self, look: Look) -> Path:
+        return self.folder / f"noise{look}.json"
+
+    def has(self, look: Look, levels: Sequence[str]) -> bool:
+        """Whether a look is there with these levels and its noise."""
+        return self.noise(look).is_file() and self.has_dump(look, levels)
+
+    def has_dump(self, look: Look, levels: Sequence[str]) -> bool:
+        return self.dump(look).is_file() and set(levels) <= set(Dump(self.dump(look)).about["levels"].split())
+
+
+def asked_points(plan: Plan, case: Case) -> list[int]:
+    """Points that the plan's levels need, those beyond the training left out."""
+    return [point for point in plan.points if point < case.steps and levels_at(plan, point)]
+
+
+def levels_at(plan: Plan, point: int) -> tuple[str, ...]:
+    """What is probed at a point: at 0 what is asked for; `steps` asks for everything everywhere."""
+    if "steps" in plan.levels:
+        return LEVELS
+    return tuple(level for level in LEVELS if level in plan.levels and not point)
+
+
+def observe(
+    session: Session,
+    case: Case,
+    look: Look,
+    state: Mapping[str, Array],
+    put: Put,
+    levels: Sequence[str],
+    *,
+    seed: int | None = None,
+    values: StepValues | None = None,
+) -> None:
+    """What a session shows at a look; with a seed under one-ulp changes. values: other than the case's."""
+    batch = case.batch(look.step(case))
+    if seed is not None:
+        state, batch = perturbed(state, batch, seed)
+    probe(session, state, batch, values or case.values(look.point), put, levels)
+
+
+def looked_at(
+    plan: Plan, case: Case, session: Session, look: Look, seeds: Sequence[int], values: StepValues | None = None
+) -> Result:
+    """A session's perturbed runs at a look, their median against the reference. Raises LooksMissing."""
+    shelf, levels = Shelf.of(plan), levels_at(plan, look.point)
+    if not shelf.has(look, levels):
+        raise LooksMissing([look])
+    state = dict(Dump(shelf.state(look.point)))
+    with tempfile.TemporaryDirectory(prefix="runs-", dir=plan.place) as folder:
+        runs = []
+        for seed in seeds:
+            path = Path(folder, f"{seed}.safetensors")
+            with DumpWriter(path) as dump:
+                observe(session, case, look, state, dump.put, levels, seed=seed, values=values)
+            runs.append(Dump(path))
+        return compare(_only(Dump(shelf.dump(look)), levels), runs, Envelope.load(shelf.noise(look)))
+
+
+def _only(dump: Dump, levels: Sequence[str]) -> Mapping[str, Array]:
+    """A dump's tensors of these levels; an earlier plan may have asked for more."""
+    if set(dump.about["levels"].split()) <= set(levels):
+        return dump
+    return {name: dump[name] for name in dump if name.partition("/")[0] in levels}
+
+
+def judged(
+    plan: Plan,
+    case: Case,
+    session: Session,
+    point: int,
+    first_seed: int = CANDIDATE,
+    values: StepValues | None = None,
+) -> list[Row]:
+    """All tensors at a point. What is different on the training's own batch is looked at again on two others, and is
+    guilty if it is different on all three. Raises LooksMissing if the reference has not made those."""
+    seeds = range(first_seed, first_seed + RUNS)
+    result = looked_at(plan, case, session, Look(point), seeds, values)
+    suspects = {finding.name for finding in result.findings if finding.status == "different"}
+    again = [Look(point, batch) for batch in range(1, BATCHES)]
+    shelf, levels = Shelf.of(plan), levels_at(plan, point)
+    if suspects and (missing := [look for look in again if not shelf.has(look, levels)]):
+        raise LooksMissing(missing)
+    cleared: dict[str, int] = {}
+    for look in again if suspects else ():
+        still = {finding.name for finding in looked_at(plan, case, session, look, seeds, values).guilty()}
+        cleared |= dict.fromkeys(suspects - still, look.step(case))
+        suspects &= still
+        if not suspects:
+            break
+    rows = []
+    for finding in result.findings:
+        row = Row(step=point, **asdict(finding))
+        if finding.name in cleared:
+            row.status = "kink"
+            row.words = f"on this batch alone {row.words}; not on that of step {cleared[row.name]}"
+        rows.append(row)
+    return rows
