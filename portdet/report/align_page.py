@@ -1,4 +1,4 @@
-"""The page of `portdet align`: one HTML file that needs no network, no script, and reads well on a phone.
+"""The page of `portdet align`: one HTML file that needs no network, and reads well on a phone and without scripts.
 
 The verdict comes first, in words; then the curves, AP per epoch, the final numbers, the losses, what each backend
 found in the same images, and what everything ran on.
@@ -7,7 +7,7 @@ found in the same images, and what everything ran on.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from portdet.errors import PortdetError
 from portdet.files import write_text
 from portdet.report.align_run import AlignRun, Rows, epoch_table, loss_table, metric_table
 from portdet.report.align_tables import against_cells, difference, loss_number, number, relative, shown_metrics
+from portdet.report.html import COLOURS, document, section, swatch, table, words_table
 from portdet.report.progress import duration
 from portdet.report.svg import Background, Curve, line_chart
 
@@ -32,8 +33,8 @@ _MEANING = {
     "ARm": "recall, 32² to 96² pixels",
     "ARl": "recall, over 96² pixels",
 }
+Part = tuple[str, str, str]  # title, note in words, body in HTML
 _TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".svg": "image/svg+xml"}
-_COLOURS = 8  # in page.css
 
 
 def save(path: Path, run: AlignRun) -> None:
@@ -43,25 +44,24 @@ def save(path: Path, run: AlignRun) -> None:
 
 def page(run: AlignRun, folder: Path) -> str:
     """The whole page. Raises PortdetError for a picture that is missing or of a kind browsers do not show."""
-    parts = [
-        _verdict(run),
-        _section("Runs" if run.intro else "Backends", "", _cards(run)),
-        _section("Curves", "Equal curves lie on each other: the first one is drawn thickest.", _charts(run)),
-        _section("Checks", "", _checks(run)) if run.checks else "",
+    cards = section("Runs" if run.intro else "Backends", "", _cards(run))
+    sections = [section(*part) for part in parts(run, folder)]
+    return document(f"portdet align: {run.config_name}", [_verdict(run), cards, *sections])
+
+
+def parts(run: AlignRun, folder: Path) -> list[Part]:
+    """What follows the verdict: title, note in words, body."""
+    found = [
+        ("Curves", "Equal curves lie on each other: the first one is drawn thickest.", _charts(run)),
+        ("Checks", "", _checks(run) if run.checks else ""),
         _against(run),
-        _section("AP per epoch", "On the same validation images, after each epoch.", _epochs(run)),
-        _section("At the end", _FINAL_NOTE, _final(run)),
-        _section("Loss at some steps", _LOSS_NOTE, _losses(run)) if any(b.step_losses for b in run.backends) else "",
-        _pictures(run, folder),
-        _section("Ran on", "", _environment(run)),
+        ("AP per epoch", "On the same validation images, after each epoch.", _epochs(run)),
+        ("At the end", _FINAL_NOTE, _final(run)),
+        ("Loss at some steps", _LOSS_NOTE, _losses(run) if any(b.step_losses for b in run.backends) else ""),
+        *_pictures(run, folder),
+        ("Ran on", "", _environment(run)),
     ]
-    title = escape(f"portdet align: {run.config_name}")
-    css = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>\n{css}</style></head>\n<body><main>\n" + "\n".join(filter(None, parts)) + "\n</main></body></html>\n"
-    )
+    return [part for part in found if part[2]]
 
 
 _FINAL_NOTE = (
@@ -85,15 +85,6 @@ def _verdict(run: AlignRun) -> str:
     )
 
 
-def _section(title: str, note: str, body: str) -> str:
-    note = f'<p class="quiet">{escape(note)}</p>' if note else ""
-    return f"<section><h2>{escape(title)}</h2>{note}{body}</section>"
-
-
-def _swatch(index: int) -> str:
-    return f'<span class="swatch c{index % _COLOURS}"></span>'
-
-
 def _cards(run: AlignRun) -> str:
     cards = []
     for index, backend in enumerate(run.backends):
@@ -105,7 +96,7 @@ def _cards(run: AlignRun) -> str:
         }
         rows = "".join(f"<dt>{k}</dt><dd>{escape(v)}</dd>" for k, v in facts.items() if v)
         cards.append(
-            f'<div class="card"><h3>{_swatch(index)}{escape(backend.name)}</h3>'
+            f'<div class="card"><h3>{swatch(index)}{escape(backend.name)}</h3>'
             f'<div class="big">{number(_defined(backend.metrics, "AP50"))}</div>'
             f'<div class="quiet">AP50 at the end</div><dl>{rows}</dl></div>'
         )
@@ -113,7 +104,7 @@ def _cards(run: AlignRun) -> str:
 
 
 def _charts(run: AlignRun) -> str:
-    legend = "".join(f"<span>{_swatch(i)}{escape(b.name)}</span>" for i, b in enumerate(run.backends))
+    legend = "".join(f"<span>{swatch(i)}{escape(b.name)}</span>" for i, b in enumerate(run.backends))
     charts = [(f"{metric} per epoch", _epoch_chart(run, metric)) for metric in ("AP50", "AP")]
     charts += [
         (f"{metric} beside the middle of the dashed", _apart_chart(run, metric)) for metric in shown_metrics(run)
@@ -157,13 +148,13 @@ def _epoch_curves(run: AlignRun, metric: str) -> list[Curve]:
     curves = []
     for index, backend in enumerate(run.backends):
         points = [(row["epoch"], row[metric]) for row in backend.epochs if row.get(metric, -1) >= 0]
-        curves.append(Curve(backend.name, [x for x, _ in points], [y for _, y in points], index % _COLOURS))
+        curves.append(Curve(backend.name, [x for x, _ in points], [y for _, y in points], index % COLOURS))
     return curves
 
 
 def _loss_curves(run: AlignRun) -> list[Curve]:
     return [
-        Curve(b.name, range(1, len(b.step_losses) + 1), b.step_losses, i % _COLOURS) for i, b in enumerate(run.backends)
+        Curve(b.name, range(1, len(b.step_losses) + 1), b.step_losses, i % COLOURS) for i, b in enumerate(run.backends)
     ]
 
 
@@ -176,31 +167,26 @@ def _table(
     notes: Mapping[str, str] | None = None,
 ) -> str:
     """One row per epoch, step or name; one column per backend; the largest difference last."""
-    names = "".join(f"<th>{_swatch(i)}{escape(b.name)}</th>" for i, b in enumerate(run.backends))
+    names = [f"{swatch(i)}{escape(b.name)}" for i, b in enumerate(run.backends)]
     lines = []
     for head, values, far in rows:
         note = f' <span class="note">{escape(notes.get(str(head), ""))}</span>' if notes else ""
         cells = "".join(f"<td>{show(value)}</td>" for value in values)
         lines.append(f'<tr><th>{escape(str(head))}{note}</th>{cells}<td class="apart">{apart(far)}</td></tr>')
-    head = f"<thead><tr><th>{escape(key)}</th>{names}<th>largest difference</th></tr></thead>"
-    long = " long" if len(rows) > len(_MEANING) else ""
-    return f'<div class="card scroll{long}"><table>{head}<tbody>{"".join(lines)}</tbody></table></div>'
+    return table([escape(key), *names, "largest difference"], lines, long=len(rows) > len(_MEANING))
 
 
-def _against(run: AlignRun) -> str:
+def _against(run: AlignRun) -> Part:
     """The runs beside published curves, with where those come from."""
     if run.reference is None:
-        return ""
+        return "", "", ""
     note = ". ".join(filter(None, [run.reference.trained, f"Source: {run.reference.source}"]))
     tables = []
     for metric in shown_metrics(run):
         (first, *head), rows = against_cells(run, metric)
-        top = f"<th>{metric}, {escape(first)}</th>" + "".join(f"<th>{escape(word)}</th>" for word in head)
-        body = "".join(f"<tr><th>{row[0]}</th>{''.join(f'<td>{cell}</td>' for cell in row[1:])}</tr>" for row in rows)
-        tables.append(
-            f'<div class="card scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-        )
-    return _section(f"Against {run.reference.title}", note, f'<div class="tables wide">{"".join(tables)}</div>')
+        body = (f"<tr><th>{row[0]}</th>{''.join(f'<td>{cell}</td>' for cell in row[1:])}</tr>" for row in rows)
+        tables.append(table([f"{metric}, {escape(first)}", *map(escape, head)], body))
+    return f"Against {run.reference.title}", note, f'<div class="tables wide">{"".join(tables)}</div>'
 
 
 def _epochs(run: AlignRun) -> str:
@@ -227,23 +213,23 @@ def _checks(run: AlignRun) -> str:
     lines = []
     for check in run.checks:
         lines.append([escape(check.name), _MARKS[check.passed], escape(check.detail)])
-    return _words(["check", "", "figures"], lines)
+    return words_table(["check", "", "figures"], lines)
 
 
-def _pictures(run: AlignRun, folder: Path) -> str:
+def _pictures(run: AlignRun, folder: Path) -> list[Part]:
     """Pictures of all backends together in full width, then those that each backend has, side by side."""
-    sections = [
-        _section(_words_of(name), "", f'<div class="pictures wide">{_picture(name, "", folder / file)}</div>')
+    found = [
+        (_words_of(name), "", f'<div class="pictures wide">{_picture(name, "", folder / file)}</div>')
         for name, file in run.pictures.items()
     ]
     for name in dict.fromkeys(name for backend in run.backends for name in backend.pictures):
         figures = [
-            _picture(name, f"{_swatch(index)}{escape(backend.name)}", folder / backend.pictures[name])
+            _picture(name, f"{swatch(index)}{escape(backend.name)}", folder / backend.pictures[name])
             for index, backend in enumerate(run.backends)
             if name in backend.pictures
         ]
-        sections.append(_section(_words_of(name), "", f'<div class="pictures">{"".join(figures)}</div>'))
-    return "\n".join(sections)
+        found.append((_words_of(name), "", f'<div class="pictures">{"".join(figures)}</div>'))
+    return found
 
 
 def _picture(name: str, caption: str, path: Path) -> str:
@@ -261,15 +247,8 @@ def _environment(run: AlignRun) -> str:
     rows.insert(0, ["version", *(escape(b.version) for b in run.backends)])
     rows.insert(1, ["device", *(escape(b.device) for b in run.backends)])
     shared = [[escape(key), escape(value)] for key, value in run.environment.items()]
-    own = _words(["", *(f"{_swatch(i)}{escape(b.name)}" for i, b in enumerate(run.backends))], rows)
-    return f'<div class="tables">{own}{_words(["all backends", ""], shared) if shared else ""}</div>'
-
-
-def _words(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table of words; cells are HTML already."""
-    top = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="card scroll words"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    own = words_table(["", *(f"{swatch(i)}{escape(b.name)}" for i, b in enumerate(run.backends))], rows)
+    return f'<div class="tables">{own}{words_table(["all backends", ""], shared) if shared else ""}</div>'
 
 
 def _data_uri(path: Path) -> str:
