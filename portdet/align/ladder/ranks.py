@@ -179,14 +179,20 @@ def _batches(case: Case, start: int) -> list[Batch]:
 
 
 def _numbers(case: Case, session: Session, place: Place, batches: Sequence[Batch], seed: int = 0) -> Arrays:
-    """What a place shows on its share of the batches; with a seed under one-ulp changes.
+    """What a place shows on its share of the batches; with a seed under one-ulp changes, the images in another order.
 
-    The changes are drawn for the whole batch, so that all processes together see what one sees.
+    The changes are drawn for the whole batch, so that all processes together see what one sees. Several processes sum
+    in another order than one: with its images in the same order one's sums over a batch would all be off alike.
     """
     weights = perturb(case.initial, seed) if seed else case.initial
-    batches = [perturbed({}, batch, seed)[1] for batch in batches] if seed else batches
+    batches = [_shuffled(perturbed({}, batch, seed)[1], seed) for batch in batches] if seed else batches
     shares = [batch if place is ALONE else ranks.share(batch, place) for batch in batches]
     return ranks.numbers(session, weights, shares, [case.values(step) for step in range(STEPS)])
+
+
+def _shuffled(batch: Batch, seed: int) -> Batch:
+    order = np.random.default_rng(seed).permutation(len(batch.images))
+    return Batch(**{name: array[order] for name, array in vars(batch).items() if array is not None})
 
 
 def _dump(path: Path, arrays: Arrays) -> None:
