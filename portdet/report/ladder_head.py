@@ -1,0 +1,109 @@
+"""The top of a ladder's page: the verdict, where to look first, and the ladder itself, level by level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+from portdet.report.html import section, swatch
+from portdet.report.ladder_data import LadderReport
+from portdet.report.ladder_words import LEVEL_WORDS, lowest, place, ratio, verdict
+from portdet.report.outcome import LEVELS, Outcome
+
+SECTIONS = {  # where a level's figures are on the page
+    "ops": "tensors", "weights": "ratios", "forward": "ratios", "loss": "ratios", "grad": "ratios", "step": "ratios",
+    "steps": "steps", "free": "free", "train": "train", "ranks": "ranks", "power": "power",
+}  # fmt: skip
+_WORDS = {True: ("good", "✓ Equivalent"), False: ("bad", "✗ Different"), None: ("open", "? Undecided")}
+
+
+def columns(report: LadderReport) -> list[str]:
+    """Backends of the page, the reference first; it is left out where nothing was found on it."""
+    found = {outcome.backend for outcome in report.outcomes}
+    others = [name for name in dict.fromkeys([*report.backends, *found]) if name != report.reference]
+    return [report.reference, *others] if report.reference in found or not others else others
+
+
+def index_of(report: LadderReport, backend: str) -> int:
+    """The number of a backend's colour; the reference has the first."""
+    names = dict.fromkeys([report.reference, *report.backends, *(o.backend for o in report.outcomes)])
+    return list(names).index(backend)
+
+
+def head(report: LadderReport) -> str:
+    """Title, verdict in colour with a sign, the first guilty place of each backend, what crashed."""
+    tone, word = _WORDS[report.passed]
+    others = " · ".join(escape(name) for name in report.backends if name != report.reference)
+    against = f"{others} against {escape(report.reference)}" if others else f"{escape(report.reference)} against itself"
+    command = f'<p class="rule">To get it again: <code>{escape(report.command)}</code></p>' if report.command else ""
+    return (
+        f'<h1>{escape(report.title)}</h1><p class="quiet">portdet align: {against}</p>'
+        f'<div class="verdict {tone}"><b>{word}</b><p>{escape(report.verdict)}</p>{command}</div>'
+        f"{_first(report)}{_crashes(report.outcomes)}"
+    )
+
+
+def _first(report: LadderReport) -> str:
+    """Where each guilty backend goes wrong first."""
+    items = []
+    for outcome, row in lowest(report.outcomes):
+        name = row.name if row else ""
+        where = f"the level {outcome.level}" if row is None else place(name)
+        at = f" at training step {row.step}" if row and row.step > 0 else ""
+        words = (row.words if row else "") or outcome.words
+        after = f'<p class="quiet">{escape(words)}.</p>'.replace("..</p>", ".</p>") if words else ""
+        raw = f' <code class="quiet">{escape(name)}</code>' if name else ""
+        items.append(
+            f'<div class="card guilty"><h3>{swatch(index_of(report, outcome.backend))}{escape(outcome.backend)}</h3>'
+            f"<p>The first place where {escape(outcome.backend)} differs from {escape(report.reference)} is "
+            f"<strong>{escape(where)}</strong>{at}, on level <i>{outcome.level}</i>.{raw}</p>{after}</div>"
+        )
+    return f'<div class="first">{"".join(items)}</div>' if items else ""
+
+
+def _crashes(outcomes: Iterable[Outcome]) -> str:
+    boxes = [
+        f"<details><summary>{escape(o.backend)}, level {o.level}: could not run to the end. What it said last</summary>"
+        f"<pre>{escape(o.crashed)}</pre></details>"
+        for o in outcomes
+        if o.crashed
+    ]
+    return f'<div class="card crashed">{"".join(boxes)}</div>' if boxes else ""
+
+
+def ladder(report: LadderReport) -> str:
+    """Levels from low to high, a column a backend. Power is no rung: it says how much the others can see."""
+    names = columns(report)
+    top = "".join(
+        f"<th>{swatch(index_of(report, name))}{escape(name)}"
+        f"{' <span class=note>reference, against itself</span>' if name == report.reference else ''}</th>"
+        for name in names
+    )
+    levels = [*LEVELS, *(level for level in report.levels if level not in LEVELS)]
+    rows = "".join(
+        f"<tr{' class=apart' if level == 'power' else ''}><th><b>{escape(level)}</b> "
+        f'<span class="note">{LEVEL_WORDS.get(level, "")}</span></th>'
+        + "".join(_rung(report, level, name) for name in names)
+        + "</tr>"
+        for level in levels
+    )
+    table = f'<table class="ladder"><thead><tr><th>level</th>{top}</tr></thead><tbody>{rows}</tbody></table>'
+    note = "From single operations to whole trainings. The lowest level that differs is where to look first."
+    return section("The ladder", note, f'<div class="card scroll" tabindex="0">{table}</div>', anchor="ladder")
+
+
+def _rung(report: LadderReport, level: str, backend: str) -> str:
+    outcome = report.of(level, backend)
+    if outcome is None:
+        there = any(o.level == level for o in report.outcomes)
+        none = "" if there else "not reached" if level in report.levels else "not asked for"
+        return f'<td class="none">{none or "—"}</td>'
+    figures = [f"{outcome.checked:,} checked"] if outcome.checked else []
+    figures += [f"{outcome.guilty:,} guilty"] if outcome.guilty else []
+    figures += [f"ratio {ratio(outcome.ratio)}"] if outcome.ratio else []
+    anchor = SECTIONS.get(level, "tensors")
+    tone = " bad" if outcome.passed is False else ""
+    return (
+        f'<td class="rung{tone}" title="{escape(outcome.words)}"><a href="#{anchor}">{verdict(outcome)}</a>'
+        f'<span class="note">{" · ".join(figures)}</span></td>'
+    )
