@@ -71,12 +71,13 @@ def read_run(folder: Path, name: str, page: Path) -> BackendRun:
 def read_trace(folder: Path) -> Trace:
     """What the rule compares exactly."""
     steps = _steps(folder)
-    about = {"epoch", "step", "lr", "loss_scale", "skipped", "batch"}
+    about = {"epoch", "step", "lr", "loss_scale", "ema_decay", "skipped", "batch"}
     return Trace(
         [row["lr"] for row in steps],
         [row["batch"] for row in steps],
         _json(folder / "session.json")["initial_weights"],
         {name: float(value) for name, value in steps[0].items() if name not in about},
+        [row["ema_decay"] for row in steps if "ema_decay" in row],
     )
 
 

@@ -1,4 +1,4 @@
-"""When backends count as aligned after one training run each, and the sentence that says so."""
+"""What has to be exactly equal in paired trainings, and when backends count as aligned after one run each."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Trace:
     batches: Sequence[str]
     weights: str  # SHA-256 of the initial weights as the backend holds them
     first_losses: Mapping[str, float]
+    decays: Sequence[str] = ()  # of the EMA; older runs lack them
 
 
 def rule_text(margin: float) -> str:
@@ -37,13 +38,7 @@ def judge(run: AlignRun, traces: Sequence[Trace], margin: float) -> None:
     """Fill `run.checks`, `passed` and `verdict`."""
     names = [backend.name for backend in run.backends]
     run.rule_text = rule_text(margin)
-    run.checks = [
-        _same("initial weights", [t.weights for t in traces], names, "SHA-256 of every tensor as the backend holds it"),
-        _same("learning rates", [t.learning_rates for t in traces], names, f"{len(traces[0].learning_rates)} steps"),
-        _same("batches", [t.batches for t in traces], names, f"hashes of {len(traces[0].batches)} batches"),
-        _first_step(traces),
-        _final(run, margin),
-    ]
+    run.checks = [*exact_checks(traces, names), _final(run, margin)]
     failed = [check for check in run.checks if not check.passed]
     run.passed = not failed
     if failed:
@@ -53,13 +48,29 @@ def judge(run: AlignRun, traces: Sequence[Trace], margin: float) -> None:
         run.verdict = f"No difference beyond the stated bounds: final AP50 {finals}."
 
 
+def exact_checks(traces: Sequence[Trace], names: Sequence[str]) -> list[Check]:
+    """What paired runs share whatever the rounding; the first step's losses are the one with a tolerance."""
+    first = traces[0]
+    checks = [
+        _same("initial weights", [t.weights for t in traces], names, "SHA-256 of every tensor as the backend holds it"),
+        _same("learning rates", [t.learning_rates for t in traces], names, f"{len(first.learning_rates)} steps"),
+        _same("batches", [t.batches for t in traces], names, f"hashes of {len(first.batches)} batches"),
+        _first_step(traces),
+    ]
+    if any(trace.decays for trace in traces):
+        checks.insert(2, _same("EMA decays", [t.decays for t in traces], names, f"{len(first.decays)} steps"))
+    return checks
+
+
 def final_ap50(run: AlignRun) -> list[float]:
     """Mean AP50 of the last three validated epochs of each backend."""
-    finals = []
-    for backend in run.backends:
-        values = [row["AP50"] for row in backend.epochs if row.get("AP50", -1) >= 0][-3:]
-        finals.append(sum(values) / len(values) if values else float("nan"))
-    return finals
+    return [final_score(backend.epochs) for backend in run.backends]
+
+
+def final_score(epochs: Sequence[Mapping[str, float]], metric: str = "AP50") -> float:
+    """Mean over the last three validated epochs; NaN where there is none."""
+    values = [row[metric] for row in epochs if row.get(metric, -1) >= 0][-3:]
+    return sum(values) / len(values) if values else math.nan
 
 
 def _same(name: str, values: Sequence[object], names: Sequence[str], what: str) -> Check:

@@ -16,12 +16,14 @@ from portdet.files import write_text
 class Journal:
     """A CSV file, one `add` a row, written at most once a second, on `flush` and at the end of the `with` block.
 
-    The first row sets the columns. `forget_after` drops the rows that a resumed run writes again.
+    The first row sets the columns. `forget_after` drops the rows that a resumed run writes again; a file that an older
+    version began keeps its columns, also if there are more by now.
     """
 
     def __init__(self, path: Path, *, every_seconds: float = 1.0) -> None:
         self.path, self.every_seconds = path, every_seconds
         self._columns: list[str] = []
+        self._resumed = False
         self._rows: list[list[Any]] = []
         self._written = time.monotonic()
 
@@ -33,7 +35,7 @@ class Journal:
             lines = list(csv.reader(file))
         if not lines:
             return
-        self._columns, place = lines[0], lines[0].index(column)
+        self._columns, self._resumed, place = lines[0], True, lines[0].index(column)
         kept = [row for row in lines[1:] if len(row) == len(self._columns) and int(row[place]) <= last]
         write_text(self.path, "".join(",".join(row) + "\n" for row in [self._columns, *kept]))
 
@@ -46,6 +48,8 @@ class Journal:
         if not self._columns:
             self._columns = list(row)
             self._append([self._columns])
+        if self._resumed and row.keys() > set(self._columns):
+            row = {name: row[name] for name in self._columns}
         if list(row) != self._columns:
             raise PortdetError(f"columns were {self._columns} and are {list(row)}", where=str(self.path))
         self._rows.append(list(row.values()))

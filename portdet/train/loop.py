@@ -207,7 +207,8 @@ class Trainer:
             p.loss_sums[name] = p.loss_sums.get(name, 0.0) + (0.0 if result.skipped else value)
         row = {"epoch": p.epoch + 1, "step": p.step, "lr": values.lr, **result.losses}
         if self.place.first:
-            self.steps_log.add(row | {"loss_scale": values.loss_scale, "skipped": int(result.skipped), "batch": digest})
+            row |= {"loss_scale": values.loss_scale, "ema_decay": values.ema_decay, "skipped": int(result.skipped)}
+            self.steps_log.add(row | {"batch": digest})
         self.scale.update(skipped=result.skipped, step=p.step)
         if result.skipped:
             self.observer.note(

@@ -31,7 +31,8 @@ def test_steps_follow_the_closed_forms(tmp_path: Path) -> None:
     assert [v.ema_decay for v in session.values_seen] == pytest.approx(decays, rel=1e-12)
     log = rows(tmp_path / "steps.csv")
     assert [float(row["lr"]) for row in log] == [v.lr for v in session.values_seen]
-    assert list(log[0]) == ["epoch", "step", "lr", "loss", "xy", "loss_scale", "skipped", "batch"]
+    assert list(log[0]) == ["epoch", "step", "lr", "loss", "xy", "loss_scale", "ema_decay", "skipped", "batch"]
+    assert [float(row["ema_decay"]) for row in log] == [v.ema_decay for v in session.values_seen]
     assert len({row["batch"] for row in log}) == 15
 
 

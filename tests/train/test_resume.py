@@ -109,6 +109,18 @@ def test_a_killed_process_loses_only_what_came_after_its_checkpoint(tmp_path: Pa
     assert files(halves) == files(whole)
 
 
+def test_a_log_that_an_older_version_began_keeps_its_columns(tmp_path: Path) -> None:
+    train(tmp_path, settings(train__max_steps=7))[0].run()
+    log = rows(tmp_path / "steps.csv")
+    columns = [name for name in log[0] if name != "ema_decay"]
+    older = [",".join(columns), *(",".join(row[name] for name in columns) for row in log)]
+    (tmp_path / "steps.csv").write_text("\n".join(older) + "\n")
+    resumed(tmp_path, settings())
+    log = rows(tmp_path / "steps.csv")
+    assert (list(log[0]), len(log)) == (columns, 15)
+    assert all(row["batch"] for row in log)
+
+
 def test_max_steps_then_on(tmp_path: Path) -> None:
     train(tmp_path / "whole")[0].run()
     for limit in (3, 5, 8):

@@ -66,7 +66,7 @@ class Paired:
     def words(self) -> str:
         """Figures in a line: '+0.012, 90 % interval -0.003 to +0.027, margin 0.1, 5 seeds'."""
         if self.n < 2:
-            return f"{self.mean:+.3f} in one pair, which shows no scatter; margin {self.margin:g}"
+            return f"{self.mean:+.3f} in one pair, margin {self.margin:g}, which bounds no small difference"
         interval = f"90 % interval {self.low:+.3f} to {self.high:+.3f}"
         return f"{self.mean:+.3f}, {interval}, margin {self.margin:g}, {self.n} seeds"
 
