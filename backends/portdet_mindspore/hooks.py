@@ -8,7 +8,7 @@ from typing import Any
 
 import mindspore as ms
 
-from portdet.align.compare.collect import Collector, Put
+from portdet.align.compare.collect import Collector, Put, reader
 from portdet.session import Array
 
 
@@ -18,7 +18,7 @@ def collected(cell: ms.nn.Cell, put: Put, *, gradients: bool = True) -> Iterator
 
     Works in PyNative mode; graph mode calls no hooks.
     """
-    collector = Collector(put, ms.Tensor, to_numpy, _watch if gradients else None)
+    collector = Collector(put, ms.Tensor, reader(put, to_numpy, to_view), _watch if gradients else None)
     hooks = [child.register_forward_hook(collector.hook(path)) for path, child in cell.cells_and_names() if path]
     try:
         yield
@@ -30,19 +30,24 @@ def collected(cell: ms.nn.Cell, put: Put, *, gradients: bool = True) -> Iterator
 def weight_gradients(cell: ms.nn.Cell, gradients: Sequence[Any], put: Put) -> None:
     """'grad/<parameter>', the last parameter first, of what `ms.value_and_grad` gave for `cell.trainable_params()`."""
     for parameter, gradient in reversed(list(zip(cell.trainable_params(), gradients, strict=True))):
-        put(f"grad/{parameter.name}", to_numpy(gradient))
+        put(f"grad/{parameter.name}", reader(put, to_numpy, to_view)(gradient))
 
 
 def weights(cell: ms.nn.Cell, put: Put) -> None:
     """'weights/<name>' of every parameter; moving statistics are parameters too."""
     for name, parameter in cell.parameters_and_names():
-        put(f"weights/{name}", to_numpy(parameter))
+        put(f"weights/{name}", reader(put, to_numpy, to_view)(parameter))
 
 
 def to_numpy(tensor: Any) -> Array:
     """A copy: `asnumpy` shares memory that the next step overwrites. bfloat16 as float32."""
+    return to_view(tensor).copy()
+
+
+def to_view(tensor: Any) -> Array:
+    """The tensor's own memory; bfloat16 as float32."""
     array: Array = (tensor.astype(ms.float32) if tensor.dtype == ms.bfloat16 else tensor).asnumpy()
-    return array.copy()
+    return array
 
 
 def _watch(tensor: Any, receive: Callable[[Any], None]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from portdet.align.compare.collect import Collector, Put
+from portdet.align.compare.collect import Collector, Put, reader
 from portdet.session import Array
 
 
@@ -23,7 +23,7 @@ def collected(module: torch.nn.Module, put: Put, *, gradients: bool = True) -> I
 
     Works eagerly; a module behind torch.compile has to be given as it was before.
     """
-    collector = Collector(put, torch.Tensor, to_numpy, _watch if gradients else None)
+    collector = Collector(put, torch.Tensor, reader(put, to_numpy, to_view), _watch if gradients else None, _version)
     hooks = [child.register_forward_hook(collector.hook(path)) for path, child in module.named_modules() if path]
     try:
         yield
@@ -36,22 +36,32 @@ def weight_gradients(module: torch.nn.Module, put: Put) -> None:
     """After the backward pass: 'grad/<parameter>', the last parameter first; those without a gradient are left out."""
     for name, parameter in reversed(list(module.named_parameters())):
         if parameter.grad is not None:
-            put(f"grad/{name}", to_numpy(parameter.grad))
+            put(f"grad/{name}", reader(put, to_numpy, to_view)(parameter.grad))
 
 
 def weights(module: torch.nn.Module, put: Put) -> None:
     """'weights/<name>' of every parameter and buffer."""
     for name, tensor in module.state_dict().items():
-        put(f"weights/{name}", to_numpy(tensor))
+        put(f"weights/{name}", reader(put, to_numpy, to_view)(tensor))
 
 
 def to_numpy(tensor: Any) -> Array:
     """A copy; bfloat16 as float32."""
+    return to_view(tensor).copy()
+
+
+def to_view(tensor: Any) -> Array:
+    """The tensor's own memory, where it lies on the host; bfloat16 as float32."""
     tensor = tensor.detach().cpu()
     array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    return array.copy()
+    return array
 
 
 def _watch(tensor: Any, receive: Callable[[Any], None]) -> None:
     if tensor.requires_grad:
         tensor.register_hook(receive)
+
+
+def _version(tensor: Any) -> int:
+    """Counts what was written into a tensor in place."""
+    return int(tensor._version)

@@ -19,5 +19,18 @@ from portdet.align.compare.envelope import Envelope, Median, false_alarms
 from portdet.align.compare.judge import compare
 from portdet.align.compare.perturb import perturb
 from portdet.align.compare.result import Finding, Result
+from portdet.align.compare.sketch import Sketches, sketch
 
-__all__ = ["Dump", "DumpWriter", "Envelope", "Finding", "Median", "Result", "compare", "false_alarms", "perturb"]
+__all__ = [
+    "Dump",
+    "DumpWriter",
+    "Envelope",
+    "Finding",
+    "Median",
+    "Result",
+    "Sketches",
+    "compare",
+    "false_alarms",
+    "perturb",
+    "sketch",
+]

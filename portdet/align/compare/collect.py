@@ -6,6 +6,7 @@ tuple or a mapping every tensor gets its place in brackets: 'forward/neck[1]', '
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,7 +22,8 @@ class Collector:
 
     put: gets copies, in order of appearance (`DumpWriter.put`, or `dict.__setitem__` of one). kind: the framework's
     tensor. to_numpy: a copy of one. watch(tensor, receive): calls `receive` with the tensor's gradient in the backward
-    pass; None: gradients are not collected.
+    pass; None: gradients are not collected. version(tensor): changes whenever somebody writes into the tensor; with it
+    a container that returns what its last part returned costs nothing, if `put` can take a name `again`.
     """
 
     def __init__(
@@ -30,9 +32,13 @@ class Collector:
         kind: type,
         to_numpy: Callable[[Any], Array],
         watch: Callable[[Any, Callable[[Any], None]], None] | None = None,
+        version: Callable[[Any], int] | None = None,
     ) -> None:
         self.put, self.kind, self.to_numpy, self.watch = put, kind, to_numpy, watch
         self.calls: Counter[str] = Counter()
+        self._again: Callable[[str, str], bool] | None = getattr(put, "again", None) if version else None
+        self._version = version or id
+        self._last: tuple[Any, int, str] = (lambda: None, 0, "")  # the tensor seen last, its version and name
 
     def hook(self, path: str) -> Callable[[Any, Any, Any], None]:
         """A forward hook (module, inputs, output) for the module at `path`; it changes nothing."""
@@ -41,7 +47,7 @@ class Collector:
             self.calls[path] += 1
             call = f"{path}@{self.calls[path]}" if self.calls[path] > 1 else path
             for name, tensor in tensors(output, call, self.kind):
-                self.put(f"forward/{name}", self.to_numpy(tensor))
+                self._hand_over(f"forward/{name}", tensor)
                 if self.watch:
                     self.watch(tensor, self._receiver(f"grad/{name}"))
 
@@ -49,9 +55,22 @@ class Collector:
 
     def _receiver(self, name: str) -> Callable[[Any], None]:
         def receive(gradient: Any) -> None:
-            self.put(name, self.to_numpy(gradient))
+            self._hand_over(name, gradient)
 
         return receive
+
+    def _hand_over(self, name: str, tensor: Any) -> None:
+        if self._again:
+            last, version, before = self._last
+            if last() is tensor and version == self._version(tensor) and self._again(name, before):
+                return
+            self._last = (weakref.ref(tensor), self._version(tensor), name)
+        self.put(name, self.to_numpy(tensor))
+
+
+def reader(put: Put, copy: Callable[[Any], Array], view: Callable[[Any], Array]) -> Callable[[Any], Array]:
+    """How `put` wants its arrays: `Sketches` looks at them and keeps none, so that it needs no copy."""
+    return view if getattr(put, "views", False) else copy
 
 
 def tensors(output: Any, name: str, kind: type) -> Iterator[tuple[str, Any]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portdet.align.compare import exact
-from portdet.align.compare.distance import distance
+from portdet.align.compare.distance import SMALL, Distance, distance, distances
 from portdet.errors import PortdetError
 from portdet.files import write_text
 
@@ -44,15 +44,23 @@ class Envelope:
         if wrong := exact.names(reference, run):
             name, what = next(iter(wrong.items()))
             raise PortdetError(f"a self-run is not one of the reference: '{name}' {what}")
+        small: dict[str, tuple[Array, Array]] = {}
         for name in reference:
             want, got = reference[name], run[name]
             if got.shape != want.shape:
                 raise PortdetError(f"a self-run is not one of the reference: '{name}' {exact.values(got, want)}")
-            apart = distance(got, want)
-            noise = self.noise.setdefault(name, Noise())
-            noise.max_rel.append(apart.max_rel)
-            noise.rel_l2.append(apart.rel_l2)
+            if want.size > SMALL:
+                self._note(name, distance(got, want))
+            else:
+                small[name] = got, want
+        for name, apart in zip(small, distances(list(small.values())), strict=True):
+            self._note(name, apart)
         self.runs += 1
+
+    def _note(self, name: str, apart: Distance) -> None:
+        noise = self.noise.setdefault(name, Noise())
+        noise.max_rel.append(apart.max_rel)
+        noise.rel_l2.append(apart.rel_l2)
 
     def tolerance(self, name: str) -> tuple[float, float]:
         """Largest max_rel and rel_l2 of the self-runs, at least one ulp."""

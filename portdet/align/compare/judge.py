@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from portdet.align.compare import exact
-from portdet.align.compare.distance import distance
+from portdet.align.compare.distance import SMALL, Distance, distance, distances
 from portdet.align.compare.envelope import Envelope, Median
 from portdet.align.compare.result import Finding, Result
 from portdet.errors import PortdetError
@@ -42,6 +42,7 @@ def compare(
     other = Median(candidate)
     wrong = exact.names(reference, other)
     result = Result(self_runs=envelope.runs if envelope else 0, factor=factor)
+    pending: list[tuple[Finding, Array, Array]] = []
     for name in reference:
         if name in wrong:
             result.findings.append(Finding(name, "broken", wrong.pop(name)))
@@ -50,26 +51,33 @@ def compare(
         if words := exact.values(got, want, widths=widths):
             result.findings.append(Finding(name, "broken", words))
             continue
-        finding = _calibrated(name, got, want, envelope, factor)
+        finding = Finding(name, "unjudged")
         if float64 is not None and name in float64 and float64[name].shape == want.shape:
             truth = float64[name]
             finding.error, finding.reference_error = (distance(x, truth).max_rel for x in (got, want))
         result.findings.append(finding)
+        if want.size > SMALL:
+            _calibrate(finding, distance(got, want), envelope, factor)
+        else:
+            pending.append((finding, got, want))
+    for (finding, _, _), apart in zip(pending, distances([pair[1:] for pair in pending]), strict=True):
+        _calibrate(finding, apart, envelope, factor)
     result.findings += [Finding(name, "broken", words) for name, words in wrong.items()]
     return result
 
 
-def _calibrated(name: str, got: Array, want: Array, envelope: Envelope | None, factor: float) -> Finding:
-    apart = distance(got, want)
-    finding = Finding(
-        name, "same" if apart.equal else "unjudged",
-        max_rel=apart.max_rel, rel_l2=apart.rel_l2, cosine=apart.cosine, signed_ulp=apart.signed_ulp,
-    )  # fmt: skip
+def _calibrate(finding: Finding, apart: Distance, envelope: Envelope | None, factor: float) -> None:
+    finding.max_rel, finding.rel_l2 = apart.max_rel, apart.rel_l2
+    finding.cosine, finding.signed_ulp = apart.cosine, apart.signed_ulp
+    if apart.equal:
+        finding.status = "same"
     if envelope is None:
-        return finding
-    if name not in envelope.noise:
-        raise PortdetError(f"the self-runs have no tensor '{name}'", fix="take them from the reference as it is now")
-    largest, norm = envelope.tolerance(name)
+        return
+    if finding.name not in envelope.noise:
+        raise PortdetError(
+            f"the self-runs have no tensor '{finding.name}'", fix="take them from the reference as it is now"
+        )
+    largest, norm = envelope.tolerance(finding.name)
     finding.tolerance = factor * largest
     finding.ratio = max(apart.max_rel / largest, apart.rel_l2 / norm)
     if not apart.equal:
@@ -80,4 +88,3 @@ def _calibrated(name: str, got: Array, want: Array, envelope: Envelope | None, f
             f"of weights and inputs do to it ({largest:.1e}); cosine {apart.cosine:.6f}, mean error "
             f"{apart.signed_ulp:+.2g} ulp"
         )
-    return finding
