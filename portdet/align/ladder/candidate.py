@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +12,7 @@ from portdet.align.compare import Dump
 from portdet.align.ladder import rules
 from portdet.align.ladder.case import Case, open_case, planned
 from portdet.align.ladder.looks import Look, LooksMissing, Shelf, asked_points, judged
+from portdet.align.ladder.numbers import complete
 from portdet.align.ladder.outcome import Row
 from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.shown import tell
@@ -34,36 +35,37 @@ def rows_at(plan: Plan, case: Case, session: Session, point: int, *, values: Ste
     return [*gates, *judged(plan, case, session, point, values=values)]
 
 
-def candidate(plan: Plan, backend: str, points: Sequence[int]) -> dict[str, Any]:
-    """Rows of the points (empty: all that the plan asks for), the looks that some need first, and what it took."""
+def candidate(plan: Plan, backend: str) -> dict[str, Any]:
+    """Rows of all points that the plan asks for, and the seconds that each took.
+
+    Where anything is different, the reference makes the looks with other batches in a process of its own, while the
+    session here waits: some frameworks take a minute to compile.
+    """
     case, shelf = planned(plan, backend), Shelf.of(plan)
     session = open_case(case, plan.place / "sources" / backend)
     ours, theirs = json.loads(shelf.about.read_text(encoding="utf-8")), rules.about(case, session)
     rows = rules.once(ours, theirs)
-    asks: set[Look] = set()
     seconds: dict[str, float] = {}
-    for point in points or asked_points(plan, case):
+    for point in asked_points(plan, case):
         start = time.perf_counter()
         try:
             found = rows_at(plan, case, session, point)
-            rows += found
-            guilty = sum(row.guilty for row in found)
-            tell(f"{backend} at step {point}: {len(found)} tensors and rules, {guilty} different")
         except LooksMissing as missing:
-            asks |= set(missing.looks)
-            tell(f"{backend} at step {point}: something is different and has to be looked at with other batches")
+            tell(f"{backend} at step {point}: something is different; looking again with other batches")
+            complete(plan, missing.looks, tell)
+            found = rows_at(plan, case, session, point)
+        rows += found
         seconds[str(point)] = time.perf_counter() - start
+        count = Counter(row.status for row in found)
+        kinks = f", {count['kink']} on one batch alone" if count["kink"] else ""
+        guilty = sum(row.guilty for row in found)
+        tell(f"{backend} at step {point}: {len(found)} tensors and rules, {guilty} different{kinks}")
     session.close()
-    return {
-        "rows": [asdict(row) for row in rows],
-        "asks": [[look.point, look.batch] for look in sorted(asks)],
-        "seconds": seconds,
-        "facts": theirs["facts"],
-    }
+    return {"rows": [asdict(row) for row in rows], "seconds": seconds, "facts": theirs["facts"]}
 
 
 def work(request: Any) -> Any:
-    return candidate(Plan.of(request["plan"]), request["backend"], request["points"])
+    return candidate(Plan.of(request["plan"]), request["backend"])
 
 
 if __name__ == "__main__":

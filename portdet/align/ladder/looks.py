@@ -9,8 +9,9 @@ That is an accident of a batch; a fault shows on every one.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from portdet.align.compare import Dump, DumpWriter, Envelope, Result, compare
@@ -18,6 +19,7 @@ from portdet.align.ladder.case import Case
 from portdet.align.ladder.outcome import Row
 from portdet.align.ladder.plan import Plan
 from portdet.align.probe import LEVELS, Put, perturbed, probe
+from portdet.backends import load_backend
 from portdet.errors import PortdetError
 from portdet.session import Array, Session, StepValues
 
@@ -127,14 +129,38 @@ def looked_at(
             with DumpWriter(path) as dump:
                 observe(session, case, look, state, dump.put, levels, seed=seed, values=values)
             runs.append(Dump(path))
-        return compare(_only(Dump(shelf.dump(look)), levels), runs, Envelope.load(shelf.noise(look)))
+        wanted = partial(_wanted, levels=levels, inside=kernels(plan, case))
+        reference, *others = (Some(dump, wanted) for dump in (Dump(shelf.dump(look)), *runs))
+        return compare(reference, others, Envelope.load(shelf.noise(look)))
 
 
-def _only(dump: Dump, levels: Sequence[str]) -> Mapping[str, Array]:
-    """A dump's tensors of these levels; an earlier plan may have asked for more."""
-    if set(dump.about["levels"].split()) <= set(levels):
-        return dump
-    return {name: dump[name] for name in dump if name.partition("/")[0] in levels}
+class Some(Mapping[str, Array]):
+    """The tensors of a dump whose names `wanted` accepts."""
+
+    def __init__(self, dump: Dump, wanted: Callable[[str], bool]) -> None:
+        self._dump, self._names = dump, {name: None for name in dump if wanted(name)}
+
+    def __getitem__(self, name: str) -> Array:
+        return self._dump[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _wanted(name: str, levels: Sequence[str], inside: Sequence[str]) -> bool:
+    """Whether the plan asks for it (an earlier one may have asked for more), and both sides may have it."""
+    level, _, path = name.partition("/")
+    return level in levels and not (level == "forward" and path.startswith(tuple(inside)))
+
+
+def kernels(plan: Plan, case: Case) -> list[str]:
+    """Starts of the paths inside modules that either framework has one kernel for: nothing is called there."""
+    targets = [load_backend(name).target for name in (plan.reference, case.config.train.backend)]
+    modules = case.detector.graph.walk()
+    return [f"{module.path}." for module in modules if any(target.native(module) for target in targets)]
 
 
 def judged(

@@ -1,11 +1,12 @@
 """The levels weights, forward, loss, grad, step and steps: one step, teacher-forced with the reference's states.
 
-The parent's side: it has the reference make what is asked for, then the candidate compare itself, and then, where
-anything was different, both look again with other batches.
+The parent's side: it has the reference make its states and dumps, then the candidate compare itself; what the
+candidate finds different is looked at again with other batches, which the reference makes when they are asked for.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -30,16 +31,9 @@ def outcomes(plan: Plan, backend: str, say: Say) -> dict[str, Outcome]:
     complete(plan, (), say)
     if backend == plan.reference:
         return _reference(plan, say)
-    answer = _candidate(plan, backend, (), say)
-    rows, seconds = _rows(answer), dict(answer["seconds"])
-    if answer["asks"]:
-        complete(plan, [Look(*pair) for pair in answer["asks"]], say)
-        points = sorted({point for point, _ in answer["asks"]})
-        more = _candidate(plan, backend, points, say)
-        rows += [row for row in _rows(more) if row.step >= 0]
-        seconds = {key: value + more["seconds"].get(key, 0.0) for key, value in seconds.items()}
-        rows.sort(key=lambda row: row.step)
-    return _by_level(plan, backend, rows, seconds)
+    request = {"plan": plan.plain(), "backend": backend}
+    answer = run_shown("portdet.align.ladder.candidate", request, say, plan.place / "logs" / f"{backend}.log")
+    return _by_level(plan, backend, _rows(answer), answer["seconds"])
 
 
 def complete(plan: Plan, looks: Sequence[Look], say: Say) -> None:
@@ -51,28 +45,21 @@ def complete(plan: Plan, looks: Sequence[Look], say: Say) -> None:
 
 def _reference(plan: Plan, say: Say) -> dict[str, Outcome]:
     """Held-out healthy runs: each is compared like a candidate."""
+    start = time.perf_counter()
     answer = _reference_child(plan, {"work": "held-out"}, say)
-    rows, kinks = _rows(answer), int(answer["kinks"])
-    if answer["asks"]:
-        complete(plan, [Look(*pair) for pair in answer["asks"]], say)
-        answer = _reference_child(plan, {"work": "held-out", "runs": answer["again"]}, say)
-        rows, kinks = [*rows, *_rows(answer)], kinks + int(answer["kinks"])
-        rows.sort(key=lambda row: [int(part) for part in row.name.split("/")[1:]])
+    rows = _rows(answer)
     level = [level for level in NUMBERS if level in plan.levels][-1]
-    words = false_alarms(sum(row.guilty for row in rows), len(rows))
-    facts = {FALSE_ALARMS: words, "kinks": f"in {kinks} of these runs a tensor was apart on one batch alone"}
-    return {level: Outcome.of(level, plan.reference, rows, f"{plan.reference} against itself: {words}.", facts=facts)}
+    text = false_alarms(sum(row.guilty for row in rows), len(rows))
+    facts = {FALSE_ALARMS: text, "kinks": f"in {answer['kinks']} of them a tensor was apart on one batch alone"}
+    made = Outcome.of(level, plan.reference, rows, f"{plan.reference} against itself: {text}.", facts=facts)
+    made.seconds = time.perf_counter() - start
+    return {level: made}
 
 
 def _reference_child(plan: Plan, request: Mapping[str, Any], say: Say) -> Any:
-    log = plan.place / "reference" / f"{request['work']}.log"
+    name = f"{request['work']}{'-looks' if request.get('looks') else ''}"
+    log = plan.place / "logs" / f"{plan.reference}-{name}.log"
     return run_shown("portdet.align.ladder.reference", {"plan": plan.plain(), **request}, say, log)
-
-
-def _candidate(plan: Plan, backend: str, points: Sequence[int], say: Say) -> Any:
-    log = plan.place / "logs" / f"{backend}{'-again' if points else ''}.log"
-    request = {"plan": plan.plain(), "backend": backend, "points": list(points)}
-    return run_shown("portdet.align.ladder.candidate", request, say, log)
 
 
 def _rows(answer: Mapping[str, Any]) -> list[Row]:

@@ -30,6 +30,7 @@ from portdet.align.ladder.looks import (
     levels_at,
     observe,
 )
+from portdet.align.ladder.numbers import complete
 from portdet.align.ladder.outcome import Row
 from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.shown import tell
@@ -97,33 +98,24 @@ def add_threads(plan: Plan, looks: Sequence[Look]) -> None:
     session.close()
 
 
-def held_out(plan: Plan, wanted: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    """Healthy comparisons, as a candidate is compared: rows, and the looks that some need first.
-
-    wanted: (point, number); empty: all of `spread`. An alarm's row carries the name of its first guilty tensor.
-    """
+def held_out(plan: Plan) -> dict[str, Any]:
+    """Healthy comparisons, each as a candidate is compared: a row each, and in how many of them there were kinks."""
     case = planned(plan, plan.reference)
     session = open_case(case, Shelf.of(plan).folder / "source")
-    rows: list[Row] = []
-    asks: set[Look] = set()
-    again, kinks = [], 0
-    for point, number in wanted or spread(plan, case):
+    rows, kinks = [], 0
+    for point, number in spread(plan, case):
+        seed = HELD_OUT + RUNS * number
         try:
-            found = judged(plan, case, session, point, HELD_OUT + RUNS * number)
+            found = judged(plan, case, session, point, seed)
         except LooksMissing as missing:
-            asks |= set(missing.looks)
-            again.append((point, number))
-            continue
+            tell(f"healthy run {number + 1} at step {point}: something is different; looking again with other batches")
+            complete(plan, missing.looks, tell)
+            found = judged(plan, case, session, point, seed)
         rows.append(_held_out_row(point, number, found))
         kinks += any(row.status == "kink" for row in found)
         tell(f"healthy run {number + 1} at step {point}: {rows[-1].status}, largest ratio {rows[-1].ratio:.2g}")
     session.close()
-    return {
-        "rows": [asdict(row) for row in rows],
-        "asks": [[look.point, look.batch] for look in sorted(asks)],
-        "again": again,
-        "kinks": kinks,
-    }
+    return {"rows": [asdict(row) for row in rows], "kinks": kinks}
 
 
 def spread(plan: Plan, case: Case) -> list[tuple[int, int]]:
@@ -194,7 +186,7 @@ def work(request: Any) -> Any:
     steps: dict[str, Callable[[], Any]] = {
         "prepare": lambda: prepare(plan, looks),
         "threads": lambda: add_threads(plan, looks),
-        "held-out": lambda: held_out(plan, [(point, number) for point, number in request.get("runs", [])]),
+        "held-out": lambda: held_out(plan),
     }
     return steps[request["work"]]()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from portdet.child import run_child
 
 Say = Callable[[str], None]
 DAY = 24 * 3600.0
+ENVIRONMENT = dict(os.environ)
+"""As it was before any framework was imported: they set variables that others in child processes would heed."""
 _MARK = "> "  # of a line that is meant for a person; frameworks print others
 
 
@@ -24,8 +27,21 @@ def run_shown(module: str, request: Any, say: Say, log: Path, timeout: float = D
     """`run_child`, what it tells said as it comes. All that it prints is kept in `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    with _following(log, say):
+    with _following(log, say), _environment(ENVIRONMENT):
         return run_child(module, request, timeout=timeout, log=log)
+
+
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """These variables and no others, for as long as the context is open."""
+    now = dict(os.environ)
+    try:
+        os.environ.clear()
+        os.environ.update(wanted)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(now)
 
 
 @contextmanager
