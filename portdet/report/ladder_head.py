@@ -7,14 +7,14 @@ from html import escape
 
 from portdet.report.html import section, swatch
 from portdet.report.ladder_data import LadderReport
-from portdet.report.ladder_words import LEVEL_WORDS, lowest, place, ratio, verdict
+from portdet.report.ladder_words import LEVEL_WORDS, breakable, lowest, place, ratio, sentence, verdict
 from portdet.report.outcome import LEVELS, Outcome
 
 SECTIONS = {  # where a level's figures are on the page
     "ops": "tensors", "weights": "ratios", "forward": "ratios", "loss": "ratios", "grad": "ratios", "step": "ratios",
     "steps": "steps", "free": "free", "train": "train", "ranks": "ranks", "power": "power",
 }  # fmt: skip
-_WORDS = {True: ("good", "✓ Equivalent"), False: ("bad", "✗ Different"), None: ("open", "? Undecided")}
+_WORDS = {True: ("good", "✓ Equivalent"), False: ("bad", "✗ Different"), None: ("open", "? Inconclusive")}
 
 
 def columns(report: LadderReport) -> list[str]:
@@ -33,12 +33,13 @@ def index_of(report: LadderReport, backend: str) -> int:
 def head(report: LadderReport) -> str:
     """Title, verdict in colour with a sign, the first guilty place of each backend, what crashed."""
     tone, word = _WORDS[report.passed]
+    verdict = report.verdict.removeprefix(f"{word[2:]}.").strip() or report.verdict
     others = " · ".join(escape(name) for name in report.backends if name != report.reference)
     against = f"{others} against {escape(report.reference)}" if others else f"{escape(report.reference)} against itself"
     command = f'<p class="rule">To get it again: <code>{escape(report.command)}</code></p>' if report.command else ""
     return (
         f'<h1>{escape(report.title)}</h1><p class="quiet">portdet align: {against}</p>'
-        f'<div class="verdict {tone}"><b>{word}</b><p>{escape(report.verdict)}</p>{command}</div>'
+        f'<div class="verdict {tone}"><b>{word}</b><p>{escape(verdict)}</p>{command}</div>'
         f"{_first(report)}{_crashes(report.outcomes)}"
     )
 
@@ -51,12 +52,12 @@ def _first(report: LadderReport) -> str:
         where = f"the level {outcome.level}" if row is None else place(name)
         at = f" at training step {row.step}" if row and row.step > 0 else ""
         words = (row.words if row else "") or outcome.words
-        after = f'<p class="quiet">{escape(words)}.</p>'.replace("..</p>", ".</p>") if words else ""
-        raw = f' <code class="quiet">{escape(name)}</code>' if name else ""
+        after = f'<p class="quiet">{escape(sentence(words))}</p>' if words else ""
+        raw = f' <code class="quiet">{breakable(name)}</code>' if name != where else ""
         items.append(
             f'<div class="card guilty"><h3>{swatch(index_of(report, outcome.backend))}{escape(outcome.backend)}</h3>'
             f"<p>The first place where {escape(outcome.backend)} differs from {escape(report.reference)} is "
-            f"<strong>{escape(where)}</strong>{at}, on level <i>{outcome.level}</i>.{raw}</p>{after}</div>"
+            f"<strong>{breakable(where)}</strong>{at}, on level <i>{outcome.level}</i>.{raw}</p>{after}</div>"
         )
     return f'<div class="first">{"".join(items)}</div>' if items else ""
 
@@ -98,12 +99,16 @@ def _rung(report: LadderReport, level: str, backend: str) -> str:
         there = any(o.level == level for o in report.outcomes)
         none = "" if there else "not reached" if level in report.levels else "not asked for"
         return f'<td class="none">{none or "—"}</td>'
-    figures = [f"{outcome.checked:,} checked"] if outcome.checked else []
-    figures += [f"{outcome.guilty:,} guilty"] if outcome.guilty else []
-    figures += [f"ratio {ratio(outcome.ratio)}"] if outcome.ratio else []
+    figures = [f"<span>{text}</span>" for text in _figures(outcome)]
     anchor = SECTIONS.get(level, "tensors")
     tone = " bad" if outcome.passed is False else ""
     return (
         f'<td class="rung{tone}" title="{escape(outcome.words)}"><a href="#{anchor}">{verdict(outcome)}</a>'
-        f'<span class="note">{" · ".join(figures)}</span></td>'
+        f'<span class="note">{" ".join(figures)}</span></td>'
     )
+
+
+def _figures(outcome: Outcome) -> list[str]:
+    figures = [f"{outcome.checked:,} checked"] if outcome.checked else []
+    figures += [f"{outcome.guilty:,} guilty"] if outcome.guilty else []
+    return [*figures, *([f"ratio {ratio(outcome.ratio)}"] if outcome.ratio else [])]

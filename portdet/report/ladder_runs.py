@@ -16,7 +16,7 @@ from portdet.report.outcome import Interval, Outcome, Series
 from portdet.report.svg import Background, Curve, line_chart
 
 _TONES = {"equivalent": ("ok", "✓ equivalent"), "different": ("failed", "✗ different")}
-_WIDE, _HIGH = 220, 26  # of an interval's drawing
+_WIDE, _HIGH = 180, 26  # of an interval's drawing
 
 
 def free_running(report: LadderReport) -> str:
@@ -35,33 +35,11 @@ def ranks(report: LadderReport) -> str:
 
 def training(report: LadderReport, folder: Path) -> str:
     """Curves over the seeds, the equivalence tests, then the tables of the first seed's runs."""
-    intervals = [(o, interval) for o in report.outcomes if o.level == "train" for interval in o.intervals]
-    tests = ""
-    if intervals:
-        scale = 1.15 * max(abs(x) for _, i in intervals for x in (i.low, i.high, i.mean, i.margin) if math.isfinite(x))
-        head = [
-            "backend",
-            "",
-            "mean difference",
-            "against the margin",
-            "90 % interval",
-            "pairs",
-            "power",
-            "pairs needed",
-            "verdict",
-        ]
-        lines = (_interval_row(report, o, interval, scale) for o, interval in intervals)
-        tests = f"<h3>Equivalence</h3><p class=quiet>{_TOST.format(report.margin)}</p>" + table(
-            head, lines, name="equivalence"
-        )
-    body = _body(report, "train")
+    body = _body(report, "train") + _tests(report)
     if report.training:
-        body += tests
-        parts = align_page.parts(report.training, folder)
-        kept = [part for part in parts if part[0] not in ("Ran on", "Curves" if _series(report, "train") else "")]
-        body += "".join(section(*part, level=3) for part in kept)
-    else:
-        body += tests
+        left_out = {"Ran on", *(["Curves"] if _series(report, "train") else [])}
+        parts = [part for part in align_page.parts(report.training, folder) if part[0] not in left_out]
+        body += "".join(section(*part, level=3) for part in parts)
     note = "Paired: the same initial weights and the same batches. Shaded: what a backend's own seeds span."
     return section("Training", note, body, anchor="train") if body else ""
 
@@ -70,6 +48,22 @@ _TOST = (
     "Shown to be equivalent is what has its whole 90 % interval (drawn as a bar) inside the margin of ±{:g} (shaded): "
     "two one-sided tests at 5 %. Power is the chance that two equal systems are found equivalent with so many pairs."
 )
+
+
+_HEAD = (
+    "backend", "score", "mean difference", "against the margin", "90 % interval", "pairs", "power", "pairs needed",
+    "verdict",
+)  # fmt: skip
+
+
+def _tests(report: LadderReport) -> str:
+    found = [(o, interval) for o in report.outcomes if o.level == "train" for interval in o.intervals]
+    if not found:
+        return ""
+    edges = [abs(x) for _, i in found for x in (i.low, i.high, i.mean, i.margin) if math.isfinite(x)]
+    rows = (_interval_row(report, o, interval, 1.15 * max(edges)) for o, interval in found)
+    note = f'<h3>Equivalence</h3><p class="quiet">{_TOST.format(report.margin)}</p>'
+    return note + table(_HEAD, rows, kind="tests", name="equivalence")
 
 
 def _interval_row(report: LadderReport, outcome: Outcome, it: Interval, scale: float) -> str:

@@ -9,7 +9,7 @@ from html import escape
 from portdet.report.html import cell, section, swatch, table
 from portdet.report.ladder_data import LadderReport
 from portdet.report.ladder_head import index_of
-from portdet.report.ladder_words import ratio, status
+from portdet.report.ladder_words import breakable, ratio, status
 from portdet.report.outcome import LEVELS, Outcome, Row
 from portdet.report.ratio_chart import Point, ratio_chart
 
@@ -43,7 +43,7 @@ def ratios(report: LadderReport) -> str:
         names = list(dict.fromkeys(row.name for o in here for row in o.rows if not row.name.startswith("rule/")))
         order = {name: place for place, name in enumerate(names, 1)}
         points = [
-            Point(order[row.name], row.ratio, row.name, index_of(report, o.backend), row.guilty)
+            Point(order[row.name], row.ratio, row.name, index_of(report, o.backend), row.guilty, row.status == "kink")
             for o in here for row in o.rows if row.name in order
         ]  # fmt: skip
         drawn = [point for point in points if point.ratio > 0]
@@ -57,7 +57,8 @@ def ratios(report: LadderReport) -> str:
     body = f'{legend(report, (o.backend for o in outcomes))}<div class="charts">{"".join(charts)}</div>'
     note = (
         "How far a backend lies from the reference, divided by how far the reference lies from itself when weights and "
-        "inputs are moved by one unit in the last place. Crosses are guilty; rest on a point to read its name."
+        "inputs are moved by one unit in the last place. Crosses are guilty, rings are kinks; rest on a point to read "
+        "its name."
     )
     return section("Cross/self ratio by tensor", note, body, anchor="ratios")
 
@@ -78,9 +79,9 @@ def later_steps(report: LadderReport) -> str:
     head = ["backend", "at step", "checked", "guilty", "kinks", "largest healthy ratio", "first guilty, or largest"]
     chart = ratio_chart(points, "training step", {float(x): str(step) for step, x in places.items()}, joined=True)
     body = (
-        f'{legend(report, (o.backend for o in outcomes))}<div class="tables">'
-        f'<div class="card"><h3>Largest ratio at each step</h3>{chart}</div>'
-        f"{table(head, lines, name='teacher-forced steps')}</div>"
+        f'{legend(report, (o.backend for o in outcomes))}<div class="charts">'
+        f'<div class="card"><h3>Largest ratio at each step</h3>{chart}</div></div>'
+        f"{table(head, lines, kind='by-step', name='teacher-forced steps')}"
     )
     note = (
         "At each of these steps both load the reference's whole state, take one step on the same batch, and all that "
@@ -95,7 +96,7 @@ def _at_step(row: Row, x: int, index: int) -> Point:
 
 def _extremes(rows: list[Row]) -> list[Row]:
     """The healthy row with the largest ratio, if any has one, and the guilty one with the largest."""
-    healthy = [row for row in rows if not row.guilty and row.status != "kink" and row.ratio]
+    healthy = [row for row in rows if row.healthy and row.ratio]
     guilty = [row for row in rows if row.guilty]
     return [max(some, key=lambda row: row.ratio) for some in (healthy, guilty) if some]
 
@@ -109,7 +110,7 @@ def _step_line(backend: str, step: int, rows: list[Row]) -> str:
     return (
         f"<tr>{cell(backend)}{cell(str(step))}{counts}"
         f'{_ratio_cell(top.ratio if top else 0.0)}<td class="name">'
-        f"{escape(shown.name) if shown else ''}</td></tr>"
+        f"{breakable(shown.name) if shown else ''}</td></tr>"
     )
 
 
@@ -156,7 +157,8 @@ def _rank(row: Row) -> tuple[bool, bool, float]:
 
 
 def _line(report: LadderReport, outcome: Outcome, row: Row, exact: bool) -> str:
-    words = f'<span class="words-of">{escape(row.words)}</span>' if row.words and row.status != "noise" else ""
+    told = row.status in ("same", "noise") or (row.status != "kink" and row.tolerance > 0)  # the columns say it
+    words = "" if told or not row.words else f'<span class="words-of">{escape(row.words)}</span>'
     kind = "guilty" if row.guilty else row.status if row.status in ("kink", "doubtful") else "healthy"
     figures = [_ratio_cell(row.ratio)]
     measured = row.tolerance > 0 or row.max_rel > 0
@@ -168,7 +170,7 @@ def _line(report: LadderReport, outcome: Outcome, row: Row, exact: bool) -> str:
         figures += [cell("") if e is None else cell(f"{e:.1e}", e) for e in (row.error, row.reference_error)]
     return (
         f'<tr data-level="{escape(outcome.level)}" data-backend="{escape(outcome.backend)}" data-verdict="{kind}">'
-        f'<th class="name">{escape(row.name)}{words}</th><td>{escape(outcome.level)}</td>'
+        f'<th class="name">{breakable(row.name)}{words}</th><td>{escape(outcome.level)}</td>'
         f"<td>{swatch(index_of(report, outcome.backend))}{escape(outcome.backend)}</td>"
         f"{cell(str(row.step) if row.step >= 0 else '')}<td>{status(row)}</td>{''.join(figures)}</tr>"
     )

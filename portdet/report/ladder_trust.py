@@ -8,7 +8,7 @@ from portdet.report.html import cell, section, swatch, table, words_table
 from portdet.report.ladder_data import LadderReport
 from portdet.report.ladder_head import index_of
 from portdet.report.ladder_runs import facts, findings
-from portdet.report.ladder_words import status
+from portdet.report.ladder_words import breakable, status
 from portdet.report.outcome import FALSE_ALARMS, Planted
 
 _YES, _NO = '<span class="ok">✓ yes</span>', '<span class="failed">✗ no</span>'
@@ -67,14 +67,14 @@ def _faults(planted: list[Planted]) -> str:
     lines = []
     for fault in planted:
         mark = '<span class="ok">✓ caught</span>' if fault.caught else '<span class="failed">✗ missed</span>'
-        wanted = "" if fault.named else f'<span class="words-of">planted in {escape(fault.expected)}</span>'
+        wanted = "" if fault.named else f'<span class="words-of">planted in {breakable(fault.expected)}</span>'
         others = "".join(
             f"<td>{'' if rule not in fault.rules else '✓' if fault.rules[rule] else '—'}</td>" for rule in rules
         )
         right = (_YES if fault.named else _NO) if fault.caught else ""
         lines.append(
             f'<tr><th class="words-cell">{escape(fault.name)}</th><td>{mark}</td>{cell(escape(fault.gate))}'
-            f'<td class="name">{escape(fault.first)}{wanted}</td><td>{right}</td>{others}</tr>'
+            f'<td class="name">{breakable(fault.first)}{wanted}</td><td>{right}</td>{others}</tr>'
         )
     return table(head, lines, kind="faults", long=len(planted) > 12, name="planted faults")
 
@@ -124,10 +124,10 @@ _READING = {
         "are broken."
     ),
     "Guilty first": "Faults spread downstream. Of many guilty tensors the lowest level's first one is where to look.",
-    "Undecided": (
+    "Inconclusive": (
         "Nothing was found guilty, but something could not be judged, or there were too few runs. It is not a pass."
     ),
-    "Exit codes": "0 equivalent, 1 different, 2 undecided, 3 something could not run.",
+    "Exit codes": "0 equivalent, 1 different, 2 inconclusive, 3 something could not run.",
 }
 
 

@@ -39,8 +39,9 @@ _STATUS = {
     "caught": ("ok", "✓ caught"),
     "missed": ("failed", "✗ missed"),
 }
-_VERDICT = {True: ("ok", "✓ equivalent"), False: ("failed", "✗ different"), None: ("unsure", "? undecided")}
-_POWER = {True: ("ok", "✓ caught"), False: ("failed", "✗ faults missed"), None: ("unsure", "? undecided")}
+_VERDICT = {True: ("ok", "✓ equivalent"), False: ("failed", "✗ different"), None: ("unsure", "? inconclusive")}
+_POWER = {True: ("ok", "✓ caught"), False: ("failed", "✗ faults missed"), None: ("unsure", "? inconclusive")}
+_VERBS = {"lies", "is", "has", "starts", "runs", "sees", "computes", "differs", "holds"}
 
 
 def place(name: str) -> str:
@@ -77,8 +78,22 @@ def verdict(outcome: Outcome) -> str:
     """A level's verdict on a backend: sign, word and colour."""
     if outcome.crashed and outcome.passed is None:
         return '<span class="unsure">! could not run</span>'
+    if outcome.passed and not outcome.rows:  # the reference's own line: there is nothing that it could differ from
+        return '<span class="ok">✓ done</span>'
     kind, words = (_POWER if outcome.level == "power" else _VERDICT)[outcome.passed]
     return f'<span class="{kind}">{words}</span>'
+
+
+def sentence(words: str) -> str:
+    """A finding as a sentence: 'is 0.1 instead of 0.2' as 'It is 0.1 instead of 0.2.'."""
+    words = words.strip()
+    text = f"It {words}" if words.partition(" ")[0] in _VERBS else words[:1].upper() + words[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def breakable(name: str) -> str:
+    """A tensor's name as HTML that may be broken at its dots and slashes."""
+    return escape(name).replace("/", "/<wbr>").replace(".", ".<wbr>")
 
 
 def ratio(value: float) -> str:

@@ -45,6 +45,11 @@ class Row:
     def guilty(self) -> bool:
         return self.status in GUILTY
 
+    @property
+    def healthy(self) -> bool:
+        """Neither guilty nor a kink, whose ratio tells of one batch only."""
+        return not self.guilty and self.status != "kink"
+
 
 @dataclass
 class Series:
@@ -133,7 +138,7 @@ class Outcome:
     def of(cls, level: str, backend: str, rows: Sequence[Row], words: str = "", **more: Any) -> Outcome:
         """With verdict, first guilty row and counts from `rows`."""
         guilty = [row for row in rows if row.guilty]
-        ratios = [row.ratio for row in rows if not row.guilty and math.isfinite(row.ratio)]
+        ratios = [row.ratio for row in rows if row.healthy and math.isfinite(row.ratio)]
         unsure = not rows or any(row.status == "unjudged" for row in rows)
         return cls(
             level, backend, False if guilty else None if unsure else True, words,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from html import escape
 
 from portdet.report.html import COLOURS
-from portdet.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Frame, decades, steps
+from portdet.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Frame, decades, steps
 
-BOUNDS = {1.0: "as far as it lies from itself", 4.0: "doubtful", 10.0: "different"}
+_LINE = 17  # height of a name
+BOUNDS = {1.0: "own noise", 4.0: "doubtful", 10.0: "different"}
 """Ratio -> what begins there (the first is a landmark only)."""
 
 
@@ -23,20 +24,27 @@ class Point:
     name: str
     backend: int
     guilty: bool
+    kink: bool = False
 
 
 def ratio_chart(
     points: Sequence[Point], x_label: str, ticks: Mapping[float, str] | None = None, joined: bool = False
 ) -> str:
-    """Guilty points are crosses, the first of each backend named; what has a ratio of 0 (the same bits) has no place
-    on a log scale and is left out. joined: lines connect a backend's points."""
+    """Guilty points are crosses, the first of each backend named; kinks are rings.
+
+    What has a ratio of 0 (the same bits) has no place on a log scale and is left out. joined: lines connect a backend's
+    healthy points.
+    """
     points = [point for point in points if point.ratio > 0]
     finite = [math.log10(point.ratio) for point in points if math.isfinite(point.ratio)]
-    low = min([math.floor(min(finite)) if finite else -1, -1])
-    high = max([math.ceil(max(finite) + 0.3) if finite else 2, 2])
+    low = max(min([-1, *(math.floor(power) for power in finite)]), -3)
+    high = max([2.0, *(math.ceil(power + 0.3) for power in finite)])
     ends = (min((p.x for p in points), default=0.0), max((p.x for p in points), default=1.0))
     ends = (min([ends[0], *(ticks or {})]), max([ends[1], ends[0] + 1, *(ticks or {})]))
-    frame = Frame(ends, (max(low, -3), high), log=True)
+    guilty = [] if joined else [point for point in points if point.guilty]
+    first = list({point.backend: point for point in reversed(guilty)}.values())[::-1]
+    high += (high - low) * _LINE * len(first) / (HEIGHT - TOP - BOTTOM - _LINE * len(first))  # room for their names
+    frame = Frame(ends, (low, high), log=True)
     marks = ticks if ticks is not None else {t: f"{t:g}" for t in steps(*frame.x, 6) if t == int(t)}
     shown = decades(*frame.y)
     stride = -(-len(shown) // 7)
@@ -45,29 +53,31 @@ def ratio_chart(
     if joined:
         parts += _lines(points, frame)
     parts += [_dot(point, frame) for point in sorted(points, key=lambda p: p.guilty)]
-    parts += _names(points, frame)
+    parts += [*_words(frame), *_names(first)]
     return "".join(parts) + "</svg>"
 
 
 def _bounds(frame: Frame) -> list[str]:
     """Lines at the bounds; the zones of doubt and difference are tinted up to the top."""
-    (_, top), height = frame.at(frame.x[0], 10 ** frame.y[1]), HEIGHT - BOTTOM
+    _, top = frame.at(frame.x[0], 10 ** frame.y[1])
     at = {bound: frame.at(frame.x[0], bound)[1] for bound in BOUNDS}
     width = WIDTH - LEFT - RIGHT
     parts = [
         f'<rect class="zone bad" x="{LEFT}" y="{top}" width="{width}" height="{at[10.0] - top:g}"/>',
         f'<rect class="zone open" x="{LEFT}" y="{at[10.0]}" width="{width}" height="{at[4.0] - at[10.0]:g}"/>',
     ]
-    for bound, words in BOUNDS.items():
-        y = at[bound]
-        below = 11 if bound == 4.0 and at[4.0] - at[10.0] < 12 else -4
-        parts.append(f'<path class="bound" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
-        if y + below < height:
-            parts.append(
-                f'<text class="tick small" x="{WIDTH - RIGHT - 3}" y="{y + below:g}" text-anchor="end">'
-                f"{bound:g} {words}</text>"
-            )
-    return parts
+    return parts + [f'<path class="bound" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>' for y in at.values()]
+
+
+def _words(frame: Frame) -> list[str]:
+    """What the bounds mean, over the points: above each line, below that of 4 where there is no room."""
+    at = {bound: frame.at(frame.x[0], bound)[1] for bound in BOUNDS}
+    shift = {1.0: 15, 4.0: 13 if at[4.0] - at[10.0] < 16 else -4, 10.0: -4}
+    return [
+        f'<text class="tick small over" x="{WIDTH - RIGHT - 3}" y="{at[bound] + shift[bound]:g}" text-anchor="end">'
+        f"{bound:g} {words}</text>"
+        for bound, words in BOUNDS.items()
+    ]
 
 
 def _dot(point: Point, frame: Frame) -> str:
@@ -77,34 +87,28 @@ def _dot(point: Point, frame: Frame) -> str:
     note = f"<title>{escape(point.name)}: {amount}</title>"
     if point.guilty:
         return f'<path class="cross {colour}" d="M{x - 5:g} {y - 5:g}l10 10m0 -10l-10 10">{note}</path>'
+    if point.kink:
+        return f'<circle class="cross {colour}" cx="{x}" cy="{y}" r="4">{note}</circle>'
     return f'<circle class="dot {colour}" cx="{x}" cy="{y}" r="2.4">{note}</circle>'
 
 
 def _lines(points: Sequence[Point], frame: Frame) -> list[str]:
     lines = []
     for backend in dict.fromkeys(point.backend for point in points):
-        path = " ".join(
-            "{},{}".format(*frame.at(p.x, min(p.ratio, 10 ** frame.y[1]))) for p in points if p.backend == backend
-        )
+        own = [point for point in points if point.backend == backend and not point.guilty]
+        path = " ".join("{},{}".format(*frame.at(point.x, point.ratio)) for point in own)
         lines.append(f'<polyline class="curve c{backend % COLOURS}" stroke-width="2" points="{path}"/>')
     return lines
 
 
-def _names(points: Sequence[Point], frame: Frame) -> list[str]:
-    """The first guilty point of each backend, by name, on the side where there is room."""
-    out = []
-    for backend in dict.fromkeys(point.backend for point in points):
-        first = next((p for p in points if p.backend == backend and p.guilty), None)
-        if first is None:
-            continue
-        x, y = frame.at(first.x, min(first.ratio, 10 ** frame.y[1]))
-        left = x > (LEFT + WIDTH) / 2
-        out.append(
-            f'<text class="named c{backend % COLOURS}" x="{x + (-9 if left else 9):g}" y="{max(y + 5, 22):g}" '
-            f'text-anchor="{"end" if left else "start"}">{escape(_short(first.name))}</text>'
-        )
-    return out
+def _names(first: Sequence[Point]) -> list[str]:
+    """Guilty points by name, at the top, one below the other."""
+    return [
+        f'<text class="named c{point.backend % COLOURS}" x="{LEFT + 8}" y="{TOP + _LINE * (place + 1) - 3}">'
+        f"first: {escape(_short(point.name))}</text>"
+        for place, point in enumerate(first)
+    ]
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 34 else f"…{name[-33:]}"
+    return name if len(name) <= 48 else f"…{name[-47:]}"

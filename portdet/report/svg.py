@@ -10,6 +10,7 @@ from itertools import compress
 
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 50
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MOST_POINTS = 600  # a longer curve is drawn by the means of equal stretches
 
 
@@ -197,4 +198,6 @@ def decades(low: float, high: float) -> list[float]:
 
 def _label(tick: float, log: bool) -> str:
     value = 10**tick if log else tick
+    if log and value >= 9999:
+        return "10" + str(round(tick)).translate(_RAISED)
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
