@@ -1,4 +1,4 @@
-"""`portdet align`: the same detector on several backends, AP per epoch side by side, and against published curves."""
+"""`portdet align`: the same detector on several backends, level by level or as trainings side by side."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
+from portdet.cli.ladder import Asked, new, resumed
 from portdet.cli.options import ConfigCommand
 
 if TYPE_CHECKING:
@@ -20,11 +22,15 @@ KEYS = ("device", "mode", "epochs", "batch", "imgsz", "workers", "seed", "projec
 
 
 @click.command(cls=ConfigCommand, keys=KEYS)
-@click.argument("targets", metavar="CONFIG | RUN_FOLDER...", nargs=-1, required=True)
+@click.argument("targets", metavar="CONFIG | RUN_FOLDER...", nargs=-1)
 @click.option(
     "--backends", default="torch,mindspore,paddle", show_default=True, help="Comma-separated; first: reference."
 )
+@click.option("--level", "levels", multiple=True, metavar="LEVEL,...", help="One of those below, or all.")
+@click.option("--reference", default="", help="What the others are held against; default: the first backend.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings a backend, paired.")
 @click.option("--margin", type=float, default=0.1, show_default=True, help="Largest difference of the final AP50.")
+@click.option("--resume", metavar="FOLDER", type=click.Path(path_type=Path), help="Go on with a stopped ladder.")
 @click.option(
     "--initial",
     type=click.Path(path_type=Path),
@@ -35,7 +41,11 @@ KEYS = ("device", "mode", "epochs", "batch", "imgsz", "workers", "seed", "projec
 def command(
     targets: tuple[str, ...],
     backends: str,
+    levels: tuple[str, ...],
+    reference: str,
+    seeds: int,
     margin: float,
+    resume: Path | None,
     initial: Path | None,
     against: str | None,
     spread: float | None,
@@ -47,10 +57,26 @@ def command(
     curves are also held against those of FILE: a table of configs/published by its name, or any run. RUN_FOLDERs are
     finished runs: nothing is trained.
 
-    Exit code: 0 passed by the rule it prints, 1 different, 2 undecided, 3 it could not run.
+    With --level it climbs a ladder instead; the lowest level that differs names the cause. Each gate is as wide as the
+    reference's own rounding noise, and what is finished is kept: --resume FOLDER goes on, with further levels if given.
+
+    \b
+    ops      each op that the model uses, against numpy
+    weights, forward, loss, grad, step
+             what one step shows: weights as loaded, outputs of all layers, losses, gradients, the state it leaves
+    steps    the same at training steps 0, 1, 2, 5, 20, 100, from the reference's whole state
+    free     losses of free-running trainings, up to where rounding alone pulls them apart
+    train    AP of whole trainings: with --seeds N an equivalence test on N pairs
+    ranks    two processes against one
+    power    planted faults: how many of them these levels catch
+
+    Exit code: 0 passed by the rule it prints (equivalent), 1 different, 2 undecided, 3 it could not run.
 
     \b
     portdet align yolov3_scenes
+    portdet align yolov3_scenes --level all --seeds 3
+    portdet align yolov3_scenes --level ops,grad,step --backends torch,paddle
+    portdet align --resume runs/align/yolov3_scenes --level ranks
     portdet align yolov3_bccd --backends torch,paddle epochs=5
     portdet align --against ppyolo_voc2012 runs/train/ppyolo_voc2012
     portdet align --against runs/align/yolov3_scenes --spread 0.03 runs/train/yolov3_scenes
@@ -58,22 +84,50 @@ def command(
     from portdet.errors import PortdetError
 
     context = click.get_current_context()
+    names = [name.strip() for name in backends.split(",") if name.strip()]
     try:
-        if any(Path(target).is_dir() for target in targets):
+        if resume:
+            code = _resumed(context, resume, levels)
+        elif not targets:
+            raise click.UsageError("name a configuration, run folders, or --resume FOLDER", context)
+        elif any(Path(target).is_dir() for target in targets):
             code = _finished(targets, against, spread, overrides)
         elif len(targets) > 1:
             raise PortdetError(f"{len(targets)} configurations: {', '.join(targets)}", fix="give one, or run folders")
+        elif not names:
+            raise PortdetError("no backend is named", fix="see --backends")
+        elif levels or reference or seeds > 1:
+            asked = Asked(targets[0], names, levels, overrides, reference, seeds, margin, initial, against, spread)
+            code = new(asked)
         else:
-            code = _trained(targets[0], backends, margin, initial, against, spread, overrides)
+            code = _trained(targets[0], names, margin, initial, against, spread, overrides)
     except PortdetError as error:
         click.echo(f"error: {error}", err=True)
         code = 3
     context.exit(code)
 
 
+def _resumed(context: click.Context, folder: Path, levels: Sequence[str]) -> int:
+    from portdet.errors import PortdetError
+
+    given = [name for name in context.params if name not in ("resume", "levels") and _is_given(context, name)]
+    if given:
+        raise PortdetError(
+            f"--resume goes on with the plan of {folder}, which '{given[0]}' would change",
+            fix="only --level can be added",
+        )
+    return resumed(folder, levels)
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    if name == "overrides":
+        return bool(context.params[name])
+    return context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
+
+
 def _trained(
     target: str,
-    backends: str,
+    names: Sequence[str],
     margin: float,
     initial: Path | None,
     against: str | None,
@@ -88,13 +142,12 @@ def _trained(
     from portdet.train.folder import run_folder
 
     values = load(target, tuple(overrides))
-    names = [name.strip() for name in backends.split(",") if name.strip()]
     for name in names:
         load_backend(name)
     reference = read_reference(against, spread) if against else None
     if reference:
         meets(reference, validated_epochs(values))
-    start = _pretrained(values) if values.train.pretrained and initial is None else None
+    start = pretrained(values) if values.train.pretrained and initial is None else None
     folder = run_folder(values.train.project, "align", values.train.name, exist_ok=values.train.exist_ok).resolve()
     job = AlignJob(
         values, names, folder, margin, say=click.echo, weights=initial, pretrained=start, reference=reference
@@ -106,7 +159,7 @@ def _trained(
     return 3 if job.crashed else exit_code(result)
 
 
-def _pretrained(values: Config) -> Arrays:
+def pretrained(values: Config) -> Arrays:
     """What train.pretrained has of the model; the head starts anew where the class count is another."""
     from portdet.cli.runs import read_weights
     from portdet.data import open_dataset

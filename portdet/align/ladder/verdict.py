@@ -6,38 +6,23 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from portdet.align.ladder.outcome import LEVELS, Outcome
+from portdet.report.ladder_data import LadderReport
+from portdet.report.ladder_words import place
 
 EQUIVALENT, DIFFERENT, INCONCLUSIVE, COULD_NOT_RUN = range(4)
-PLACES = {
-    "ops": "the op {}",
-    "weights": "the weight {} as it is held after loading",
-    "forward": "the output of {} in evaluation",
-    "loss": "the loss '{}'",
-    "grad": "the gradient of {}",
-    "step/weights": "the weight {} after one step",
-    "step/momentum": "the momentum of {} after one step",
-    "step/ema": "the average of {} after one step",
-    "rule": "the rule '{}'",
-    "ranks/loss": "the loss '{}' of two processes",
-    "ranks/gradient": "the gradient of {} of two processes",
-    "ranks/norm": "the statistic {} of two processes",
-    "ranks/state": "the state {} of two processes",
-    "ranks": "two processes: {}",
-}
-"""What a row's name says to a person, by how it starts."""
 
 
-def judged(levels: Sequence[str], outcomes: Sequence[Outcome]) -> tuple[bool | None, str]:
+def judged(levels: Sequence[str], outcomes: Sequence[Outcome], reference: str) -> tuple[bool | None, str]:
     """Whether the backends are equivalent (None: undecided), and the sentence that says so.
 
-    A backend whose process died leaves it undecided, however well the rest agrees. Planted faults that are missed say
-    nothing against a backend: they leave in doubt what the levels above found.
+    A backend whose process died leaves it undecided, however well the rest agrees. Planted faults that are missed, and
+    alarms on the reference against itself, say nothing against a backend: they leave in doubt what the levels found.
     """
     ranked = sorted(outcomes, key=lambda o: LEVELS.index(o.level))
-    different = [o for o in ranked if o.passed is False and o.level != "power"]
+    different = [o for o in ranked if o.passed is False and not _of_the_suite(o, reference)]
     crashed = [o for o in ranked if o.crashed]
     missing = [level for level in levels if level not in {o.level for o in outcomes}]
-    unsure = [o for o in ranked if not o.crashed and (o.passed is None or (o.level == "power" and not o.passed))]
+    unsure = [o for o in ranked if not o.crashed and not o.passed and o not in different]
     words = []
     if different:
         words.append("Different. " + " ".join(_first(backend, different, ranked) for backend in _backends(different)))
@@ -53,17 +38,11 @@ def judged(levels: Sequence[str], outcomes: Sequence[Outcome]) -> tuple[bool | N
     return (False if different else None if crashed or missing or unsure or not outcomes else True), " ".join(words)
 
 
-def exit_code(levels: Sequence[str], outcomes: Sequence[Outcome]) -> int:
+def exit_code(report: LadderReport) -> int:
     """0 equivalent, 1 different, 2 inconclusive, 3 where a process died or a level was not reached."""
-    if any(o.crashed for o in outcomes) or set(levels) - {o.level for o in outcomes}:
+    if any(o.crashed for o in report.outcomes) or set(report.levels) - {o.level for o in report.outcomes}:
         return COULD_NOT_RUN
-    return {True: EQUIVALENT, False: DIFFERENT, None: INCONCLUSIVE}[judged(levels, outcomes)[0]]
-
-
-def place(name: str) -> str:
-    """'grad/conv1.weight' in plain words: 'the gradient of conv1.weight'."""
-    start = max((key for key in PLACES if name.startswith(f"{key}/")), key=len, default="")
-    return PLACES[start].format(name.removeprefix(f"{start}/")) if start else name
+    return {True: EQUIVALENT, False: DIFFERENT, None: INCONCLUSIVE}[report.passed]
 
 
 def sentence(words: str) -> str:
@@ -100,6 +79,11 @@ def _could_not_run(crashed: Sequence[Outcome]) -> str:
         for backend, of in groupby(sorted(crashed, key=lambda o: o.backend), key=lambda o: o.backend)
     ]
     return f"Could not run to the end: {'; '.join(parts)}."
+
+
+def _of_the_suite(outcome: Outcome, reference: str) -> bool:
+    """Whether it is about the suite itself: planted faults, or the reference against itself."""
+    return outcome.level == "power" or (outcome.backend == reference and outcome.level not in ("ops", "ranks"))
 
 
 def _below(outcome: Outcome, other: Outcome) -> bool:

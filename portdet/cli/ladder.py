@@ -1,0 +1,159 @@
+"""`portdet align --level ...`: what is asked for becomes a plan, the plan is climbed, the finding printed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from portdet.align.ladder.plan import Plan
+    from portdet.config import Config
+    from portdet.report.ladder_data import LadderReport
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The command line's words for a new ladder; empty where they were not given."""
+
+    target: str
+    backends: Sequence[str]
+    levels: Sequence[str]
+    overrides: Sequence[str]
+    reference: str = ""
+    seeds: int = 1
+    margin: float = 0.1
+    initial: Path | None = None
+    against: str | None = None
+    spread: float | None = None
+
+    def command(self) -> str:
+        """What to type to get this again."""
+        words = ["portdet", "align", self.target, "--backends", ",".join(self.backends)]
+        words += ["--level", ",".join(self.levels) or "train"]
+        words += ["--reference", self.reference] if self.reference else []
+        words += ["--seeds", str(self.seeds)] if self.seeds > 1 else []
+        words += ["--margin", f"{self.margin:g}"] if self.margin != 0.1 else []
+        words += ["--initial", str(self.initial)] if self.initial else []
+        words += ["--against", self.against] if self.against else []
+        words += ["--spread", f"{self.spread:g}"] if self.spread is not None else []
+        return shlex.join([*words, *self.overrides])
+
+
+def new(asked: Asked) -> int:
+    """Make a plan and its folder, and climb. Raises PortdetError for what cannot be asked for, before any folder."""
+    from portdet.config import load
+    from portdet.train.folder import run_folder
+
+    values = load(asked.target, tuple(asked.overrides))
+    plan = _plan(asked, values)
+    settings = values.train
+    folder = run_folder(settings.project, "align", settings.name, exist_ok=settings.exist_ok).resolve()
+    plan = replace(plan, folder=str(folder), weights=_weights(values, asked.initial, folder))
+    return climb(plan)
+
+
+def resumed(folder: Path, levels: Sequence[str]) -> int:
+    """Go on with a folder's plan; `levels` are added to its own."""
+    from portdet.align.ladder.outcome import LEVELS
+    from portdet.align.ladder.plan import Plan
+
+    plan = Plan.load(folder)
+    added = {*plan.levels, *levels_of(levels)}
+    return climb(replace(plan, levels=tuple(level for level in LEVELS if level in added)))
+
+
+def climb(plan: Plan) -> int:
+    """Run what is missing, print the finding, return the exit code."""
+    from portdet.align.ladder.job import LadderJob
+    from portdet.align.ladder.verdict import exit_code
+    from portdet.align.published import read_reference
+
+    against = plan.extra.get("against")
+    curves = read_reference(against, plan.extra.get("spread")) if against and "train" in plan.levels else None
+    report = LadderJob(plan, click.echo, curves, plan.extra.get("command", "")).run()
+    _show(report, plan.place)
+    return exit_code(report)
+
+
+def levels_of(words: Sequence[str]) -> tuple[str, ...]:
+    """'ops,grad' and 'all', repeated or not, as levels in their order."""
+    from portdet.align.ladder.outcome import LEVELS
+    from portdet.errors import PortdetError, nearest
+
+    asked = {name.strip() for word in words for name in word.split(",") if name.strip()}
+    for name in sorted(asked):
+        if name not in (*LEVELS, ALL):
+            raise PortdetError(f"unknown level '{name}'", fix=nearest(name, (*LEVELS, ALL)))
+    return tuple(level for level in LEVELS if level in asked or ALL in asked)
+
+
+def _plan(asked: Asked, values: Config) -> Plan:
+    """The plan, its folder still open."""
+    from portdet.align.against import meets, validated_epochs
+    from portdet.align.ladder.plan import Plan
+    from portdet.align.published import read_reference
+    from portdet.backends import load_backend
+    from portdet.data import open_dataset
+    from portdet.errors import PortdetError
+    from portdet.train.job import model_of
+
+    levels = levels_of(asked.levels) or ("train",)
+    reference = asked.reference or asked.backends[0]
+    for name in dict.fromkeys((*asked.backends, reference)):
+        load_backend(name)
+    alone = [level for level in levels if level not in ("ops", "ranks", "power")]
+    if alone and not set(asked.backends) - {reference}:
+        raise PortdetError(f"level {alone[0]} compares backends, and only {reference} is named", fix="see --backends")
+    if asked.against and "train" not in levels:
+        raise PortdetError("--against compares trainings, which --level leaves out", fix="add --level train")
+    model_of(values.model_copy(deep=True), open_dataset(values.data, "train").names)
+    if asked.against:
+        meets(read_reference(asked.against, asked.spread), validated_epochs(values))
+    extra = {"command": asked.command(), "against": asked.against, "spread": asked.spread}
+    return Plan(
+        values.model_dump(mode="json"), "", tuple(asked.backends), levels, reference, seeds=asked.seeds,
+        margin=asked.margin, extra=extra,
+    )  # fmt: skip
+
+
+def _weights(values: Config, initial: Path | None, folder: Path) -> str:
+    """The file of initial weights: the one given, or `train.pretrained` with the seed's where it has none, or none."""
+    if initial:
+        return str(initial.resolve())
+    if not values.train.pretrained:
+        return ""
+    from safetensors.numpy import save_file
+
+    from portdet.cli.align import pretrained
+    from portdet.data import open_dataset
+    from portdet.files import replacing
+    from portdet.spec.init import initial_weights
+    from portdet.train.job import model_of
+
+    graph = model_of(values, open_dataset(values.data, "train").names).graph
+    path = folder / "weights.safetensors"
+    with replacing(path) as temporary:
+        save_file({**initial_weights(graph, values.train.seed), **pretrained(values)}, temporary)
+    return str(path)
+
+
+def _show(report: LadderReport, folder: Path) -> None:
+    """The verdict, the table, what crashed, and where the page is."""
+    from portdet.align.ladder.tables import console_table
+    from portdet.console import console
+
+    click.echo()
+    click.echo(report.verdict)
+    console().print(console_table(report))
+    for outcome in report.outcomes:
+        if outcome.crashed:
+            click.echo(f"{outcome.backend} could not run to the end at level {outcome.level}:", err=True)
+            click.echo(f"    {outcome.crashed}".replace("\n", "\n    "), err=True)
+    click.echo(f"report: {folder / 'align.html'}")
