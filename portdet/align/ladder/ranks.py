@@ -36,8 +36,8 @@ from portdet.session import Arrays, Batch, Options, Session
 MODULE = "portdet.align.ladder.ranks"
 SELF_RUNS, RUNS, STEPS = 8, 3, 3
 LEAST = 5e-7
-"""The least noise of a running statistic, 4 ulp: several processes normalise by other code, sums that are exchanged, and
-summed otherwise than a kernel does. They were 3e-7 (Paddle) to 1.4e-6 (MindSpore) apart, in a mean over 8,192 values."""
+"""The least noise of a running statistic, 4 ulp: several processes normalise by other code than one, sums that are
+exchanged. They were 3e-7 (Paddle) to 1.4e-6 (MindSpore) apart, in means over 8,192 values."""
 FIRST_SEED = 1000  # of the ranks' runs; self-runs count from 1
 STARTS = 3
 """What is different on the batches of the first steps is looked at on two others: a value next to 0 that lands on its
