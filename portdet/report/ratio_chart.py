@@ -111,4 +111,4 @@ def _names(first: Sequence[Point]) -> list[str]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 48 else f"…{name[-47:]}"
+    return name if len(name) <= 38 else f"…{name[-37:]}"

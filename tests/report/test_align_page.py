@@ -83,7 +83,7 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.addresses += [value or "" for name, value in attrs if name in {"src", "href", "srcset", "action"}]
-        if tag not in {"meta", "img"}:
+        if tag not in {"meta", "img", "wbr", "input"}:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
