@@ -3,9 +3,6 @@ there."""
 
 from __future__ import annotations
 
-import shutil
-import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,26 +11,13 @@ from portdet.backends import backend_names
 from portdet.cli.__main__ import run
 from portdet.conformance.job import Conformance
 from tests.backends.harness import require
-
-ACME = Path(__file__).with_name("acme")
+from tests.conformance.vendor_case import install
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """portdet-acme and the broken one as `pip install` leaves them: modules, and entry points beside them."""
     require("torch")
-    shutil.copytree(ACME / "portdet_acme", tmp_path / "portdet_acme")
-    shutil.copy(ACME / "portdet_broken.py", tmp_path)
-    project = tomllib.loads((ACME / "pyproject.toml").read_text())["project"]
-    points = {**project["entry-points"]["portdet.backends"], "broken": "portdet_broken:BACKEND"}
-    info = tmp_path / f"portdet_acme-{project['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    lines = [f"{name} = {value}" for name, value in points.items()]
-    (info / "entry_points.txt").write_text("[portdet.backends]\n" + "\n".join(lines) + "\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in ("portdet_acme", "portdet_broken"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    install(tmp_path, monkeypatch)
 
 
 @pytest.mark.usefixtures("installed")

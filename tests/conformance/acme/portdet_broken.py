@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from portdet_acme import AcmeBackend
 
 from portdet.lower.text import Attrs
-from portdet.session import Options, Recipe, Session
+from portdet.session import Arrays, MethodCall, Options, Recipe, Session
 from portdet_torch.target import TARGET
 
 FAULT = os.environ.get("FAULT", "")
@@ -49,9 +50,16 @@ class BrokenBackend(AcmeBackend):
             self.known_failures = MappingProxyType({**self.known_failures, "ops/relu_*": "it is hard"})
         self.target = replace(self.target, ops=ops, layers=layers)
 
+    def differentiate(self, call: MethodCall, options: Options) -> tuple[Arrays, Arrays]:
+        if FAULT == "dies":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().differentiate(call, options)
+
     def open_session(
         self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
     ) -> Session:
+        if FAULT == "dies":
+            os.kill(os.getpid(), signal.SIGSEGV)
         if FAULT == "decay":
             recipe = replace(recipe, groups=tuple(replace(group, weight_decay=0.0) for group in recipe.groups))
         if FAULT == "device":  # what is absent becomes a CPU in silence
