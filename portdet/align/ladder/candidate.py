@@ -8,7 +8,6 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from portdet.align.compare import Dump
 from portdet.align.ladder import rules
 from portdet.align.ladder.case import Case, open_case, planned
 from portdet.align.ladder.looks import Look, LooksMissing, Shelf, asked_points, judged
@@ -31,7 +30,7 @@ def rows_at(plan: Plan, case: Case, session: Session, point: int, *, values: Ste
     if not shelf.dump(Look(point)).is_file():
         raise LooksMissing([Look(point)])
     theirs = rules.entered(case.batch(point), values or case.values(point))
-    gates = rules.at(point, Dump(shelf.dump(Look(point))).about, theirs)
+    gates = rules.at(point, shelf.opened(Look(point)).about, theirs)
     return [*gates, *judged(plan, case, session, point, values=values)]
 
 

@@ -8,6 +8,7 @@ That is an accident of a batch; a fault shows on every one.
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,11 +22,12 @@ from portdet.align.ladder.plan import Plan
 from portdet.align.probe import LEVELS, Put, perturbed, probe
 from portdet.backends import load_backend
 from portdet.errors import PortdetError
-from portdet.session import Array, Session, StepValues
+from portdet.session import Array, Arrays, Session, StepValues
 
 BATCHES = 3
 CANDIDATE, HELD_OUT = 1000, 2000  # first seeds of a candidate's runs and of held-out ones; self-runs count from 0
 RUNS = 3  # of a candidate, whose median counts
+SMALL = 1 << 27  # bytes of a run that is kept in memory until it is compared; larger ones go to the disk
 
 
 @dataclass(frozen=True, order=True)
@@ -81,7 +83,25 @@ class Shelf:
         return self.noise(look).is_file() and self.has_dump(look, levels)
 
     def has_dump(self, look: Look, levels: Sequence[str]) -> bool:
-        return self.dump(look).is_file() and set(levels) <= set(Dump(self.dump(look)).about["levels"].split())
+        return self.dump(look).is_file() and set(levels) <= set(self.opened(look).about["levels"].split())
+
+    def opened(self, look: Look) -> Dump:
+        path = self.dump(look)
+        return _opened(path, path.stat().st_mtime_ns)
+
+    def envelope(self, look: Look) -> Envelope:
+        path = self.noise(look)
+        return _envelope(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=BATCHES)
+def _opened(path: Path, _modified: int) -> Dump:
+    return Dump(path)
+
+
+@functools.lru_cache(maxsize=BATCHES)
+def _envelope(path: Path, _modified: int) -> Envelope:
+    return Envelope.load(path)
 
 
 def asked_points(plan: Plan, case: Case) -> list[int]:
@@ -123,25 +143,34 @@ def looked_at(
         raise LooksMissing([look])
     state = dict(Dump(shelf.state(look.point)))
     with tempfile.TemporaryDirectory(prefix="runs-", dir=plan.place) as folder:
-        runs = []
+        runs: list[Mapping[str, Array]] = []
         for seed in seeds:
-            path = Path(folder, f"{seed}.safetensors")
-            with DumpWriter(path) as dump:
-                observe(session, case, look, state, dump.put, levels, seed=seed, values=values)
-            runs.append(Dump(path))
+            show = partial(observe, session, case, look, state, levels=levels, seed=seed, values=values)
+            runs.append(_kept(show, None if shelf.dump(look).stat().st_size < SMALL else Path(folder, f"{seed}")))
         wanted = partial(_wanted, levels=levels, inside=kernels(plan, case))
-        reference, *others = (Some(dump, wanted) for dump in (Dump(shelf.dump(look)), *runs))
-        return compare(reference, others, Envelope.load(shelf.noise(look)))
+        reference, *others = (Some(run, wanted) for run in (shelf.opened(look), *runs))
+        return compare(reference, others, shelf.envelope(look))
+
+
+def _kept(show: Callable[..., None], path: Path | None) -> Mapping[str, Array]:
+    """What is shown, in memory or, with a path, in a file."""
+    if path is None:
+        found: Arrays = {}
+        show(put=found.__setitem__)
+        return found
+    with DumpWriter(path) as dump:
+        show(put=dump.put)
+    return Dump(path)
 
 
 class Some(Mapping[str, Array]):
-    """The tensors of a dump whose names `wanted` accepts."""
+    """The tensors of a run whose names `wanted` accepts."""
 
-    def __init__(self, dump: Dump, wanted: Callable[[str], bool]) -> None:
-        self._dump, self._names = dump, {name: None for name in dump if wanted(name)}
+    def __init__(self, run: Mapping[str, Array], wanted: Callable[[str], bool]) -> None:
+        self._run, self._names = run, {name: None for name in run if wanted(name)}
 
     def __getitem__(self, name: str) -> Array:
-        return self._dump[name]
+        return self._run[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -111,7 +111,8 @@ def words(rows: Sequence[Row], self_runs: int) -> str:
     text = Result(findings, self_runs).words()
     if guilty:
         text = f"{text[:9]}{_where(guilty)}{text[9:]}"
-    return text + (f" {kinks} tensors were apart on one batch alone (kinks)." if kinks else "")
+    number = "1 tensor was" if kinks == 1 else f"{kinks} tensors were"
+    return text + (f" {number} apart on one batch alone (kinks)." if kinks else "")
 
 
 def _where(row: Row) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from portdet.align.compare import Dump, DumpWriter, Envelope
-from portdet.align.compare.distance import distance
+from portdet.align.compare.distance import SMALL, Distance, distance, distances
 from portdet.align.compare.envelope import Noise
 from portdet.align.ladder import rules
 from portdet.align.ladder.case import Case, open_case, planned
@@ -34,10 +34,9 @@ from portdet.align.ladder.numbers import complete
 from portdet.align.ladder.outcome import Row
 from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.shown import tell
-from portdet.align.probe import Put
 from portdet.child import serve
 from portdet.files import write_text
-from portdet.session import Session
+from portdet.session import Array, Session
 
 
 def other_runs(plan: Plan) -> int:
@@ -158,21 +157,34 @@ def _self_runs(
     """Noise of the runs of these seeds; a run's tensors are measured as they come, and dropped."""
     where = f" with batch {look.step(case)}" if look.batch else ""
     tell(f"{len(seeds)} runs of the reference against itself at step {look.point}{where}")
-    base, state, envelope = Dump(shelf.dump(look)), dict(Dump(shelf.state(look.point))), Envelope()
+    base, state, envelope = shelf.opened(look), dict(Dump(shelf.state(look.point))), Envelope()
     for seed in seeds:
-        observe(session, case, look, state, _measured(envelope, base), levels, seed=seed)
+        run = Measured(base)
+        observe(session, case, look, state, run.put, levels, seed=seed)
+        for name, apart in run.distances():
+            noise = envelope.noise.setdefault(name, Noise())
+            noise.max_rel.append(apart.max_rel)
+            noise.rel_l2.append(apart.rel_l2)
         envelope.runs += 1
     return envelope
 
 
-def _measured(envelope: Envelope, base: Dump) -> Put:
-    def put(name: str, array: Any) -> None:
-        apart = distance(array, base[name])
-        noise = envelope.noise.setdefault(name, Noise())
-        noise.max_rel.append(apart.max_rel)
-        noise.rel_l2.append(apart.rel_l2)
+class Measured:
+    """A run of which only distances from the base are kept; small tensors wait, to be measured together."""
 
-    return put
+    def __init__(self, base: Dump) -> None:
+        self.base, self.found = base, dict[str, Distance]()
+        self.waiting: dict[str, tuple[Array, Array]] = {}
+
+    def put(self, name: str, array: Array) -> None:
+        if array.size > SMALL:
+            self.found[name] = distance(array, self.base[name])
+        else:
+            self.waiting[name] = array, self.base[name]
+
+    def distances(self) -> list[tuple[str, Distance]]:
+        small = zip(self.waiting, distances(list(self.waiting.values())), strict=True)
+        return [*self.found.items(), *small]
 
 
 def _partial(shelf: Shelf, look: Look) -> Path:
