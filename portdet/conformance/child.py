@@ -13,7 +13,7 @@ from portdet.session import Options
 
 
 def check(request: Any) -> list[dict[str, Any]]:
-    """The rows of `section` for `backend`, in `mode` on `device`; of the ops named in `only`, if it is there."""
+    """The rows of `section` for `backend`, in `mode` on `device`; of the ops or layers in `only` alone, if given."""
     module = importlib.import_module(f"portdet.conformance.{request['section']}")
     options = Options(device=request["device"], mode=request["mode"], threads=request["threads"])
     chosen = {"only": request["only"]} if "only" in request else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,10 @@ class Net3(Module):
         return {"y": self.layer(a, b, c)}
 
 
-def check(backend: str, options: Options, folder: Path) -> list[Row]:
-    """A row for each layer's output, and one for each gradient."""
-    return [row for number, name in enumerate(LAYERS) for row in _layer(name, number, backend, options, folder)]
+def check(backend: str, options: Options, folder: Path, only: Sequence[str] = ()) -> list[Row]:
+    """A row for each layer's output, and one for each gradient. only: names of their classes; empty: all."""
+    chosen = [(number, name) for number, name in enumerate(LAYERS) if not only or name.split()[0] in only]
+    return [row for number, name in chosen for row in _layer(name, number, backend, options, folder)]
 
 
 def _layer(name: str, number: int, backend: str, options: Options, folder: Path) -> list[Row]:

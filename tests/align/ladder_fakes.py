@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from portdet.align.ladder import job, numbers, ops, power, ranks, training
+from portdet.align.ladder import free, numbers, ops, power, ranks, training
 from portdet.align.ladder.job import LadderJob
 from portdet.align.ladder.outcome import LEVELS, Outcome, Row
 from portdet.align.ladder.plan import Plan
@@ -71,7 +70,7 @@ class Fakes:
             (ops, "outcome", self.ops),
             (ranks, "outcome", self.ranks),
             (numbers, "outcomes", self.numbers),
-            (job, "_part", lambda name: SimpleNamespace(outcomes=self.free)),
+            (free, "outcomes", self.free),
             (power, "outcome", self.power),
             (training, "outcome", self.train),
         ):

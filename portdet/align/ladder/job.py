@@ -6,16 +6,14 @@ is tried again. One backend's crash leaves the others' results as they are.
 
 from __future__ import annotations
 
-import importlib
 import platform
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from portdet.align.against import judge_against
-from portdet.align.ladder import junit, numbers, ops, power, ranks, training
+from portdet.align.ladder import free, junit, numbers, ops, power, ranks, training
 from portdet.align.ladder.outcome import LEVELS, Outcome, load, save
 from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.tables import line, markdown
@@ -56,7 +54,7 @@ class LadderJob:
         try:
             self._each("ops", ops.outcome)
             self._numbers()
-            self._units(("free",), candidates(plan), lambda part: _part("free").outcomes(part, self.say))
+            self._units(("free",), candidates(plan), lambda part: free.outcomes(part, self.say))
             self._train()
             self._each("ranks", ranks.outcome)
             self._units(("power",), (plan.faulty or plan.reference,), lambda part: [power.outcome(part, self.say)])
@@ -171,10 +169,6 @@ def write(plan: Plan, report: LadderReport) -> None:
     junit.save(plan.place / "junit.xml", report)
     write_text(plan.place / "align.md", markdown(report) + "\n")
     ladder_page.save(plan.place / "align.html", report)
-
-
-def _part(name: str) -> Any:
-    return importlib.import_module(f"portdet.align.ladder.{name}")
 
 
 def _tried(work: Work, part: Plan) -> tuple[list[Outcome], str]:
