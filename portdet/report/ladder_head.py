@@ -77,7 +77,7 @@ def ladder(report: LadderReport) -> str:
     names = columns(report)
     top = "".join(
         f"<th>{swatch(index_of(report, name))}{escape(name)}"
-        f"{' <span class=note>reference, against itself</span>' if name == report.reference else ''}</th>"
+        f"{' <span class=note>reference</span>' if name == report.reference else ''}</th>"
         for name in names
     )
     levels = [*LEVELS, *(level for level in report.levels if level not in LEVELS)]

@@ -157,8 +157,8 @@ def _rank(row: Row) -> tuple[bool, bool, float]:
 
 
 def _line(report: LadderReport, outcome: Outcome, row: Row, exact: bool) -> str:
-    told = row.status in ("same", "noise") or (row.status != "kink" and row.tolerance > 0)  # the columns say it
-    words = "" if told or not row.words else f'<span class="words-of">{escape(row.words)}</span>'
+    note = f' title="{escape(row.words)}"' if row.words else ""
+    words = "" if row.tolerance or not row.words else f'<span class="words-of">{escape(row.words)}</span>'
     kind = "guilty" if row.guilty else row.status if row.status in ("kink", "doubtful") else "healthy"
     figures = [_ratio_cell(row.ratio)]
     measured = row.tolerance > 0 or row.max_rel > 0
@@ -170,7 +170,7 @@ def _line(report: LadderReport, outcome: Outcome, row: Row, exact: bool) -> str:
         figures += [cell("") if e is None else cell(f"{e:.1e}", e) for e in (row.error, row.reference_error)]
     return (
         f'<tr data-level="{escape(outcome.level)}" data-backend="{escape(outcome.backend)}" data-verdict="{kind}">'
-        f'<th class="name">{breakable(row.name)}{words}</th><td>{escape(outcome.level)}</td>'
+        f'<th class="name"{note}>{breakable(row.name)}{words}</th><td>{escape(outcome.level)}</td>'
         f"<td>{swatch(index_of(report, outcome.backend))}{escape(outcome.backend)}</td>"
         f"{cell(str(row.step) if row.step >= 0 else '')}<td>{status(row)}</td>{''.join(figures)}</tr>"
     )

@@ -172,3 +172,14 @@ def test_the_training_page_sorts_too(browser: Browser, tmp_path: Path) -> None:
     for _ in range(2):
         browser.value(f"{epochs}.tHead.rows[0].cells[0].querySelector('button').click()")
     assert browser.value(column) == list(range(12, 0, -1))
+
+
+def test_paper_shows_whole_tables(browser: Browser, path: Path) -> None:
+    browser.open(path, 720, 1000)  # about the width of A4 between its margins
+    browser.send("Emulation.setEmulatedMedia", media="print")
+    try:
+        wide = "[...document.querySelectorAll('table')].filter(t => t.getBoundingClientRect().right > 721).length"
+        assert browser.value(wide) == 0
+        assert browser.value("getComputedStyle(document.querySelector('.long')).overflowY") == "visible"
+    finally:
+        browser.send("Emulation.setEmulatedMedia", media="")
