@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session
 from portdet_torch.launch import LAUNCHER
-from portdet_torch.target import TARGET
+from portdet_torch.target import TARGET, TARGET64
 
 
 class TorchBackend:
@@ -17,6 +17,7 @@ class TorchBackend:
 
     name = "torch"
     target = TARGET
+    target64 = TARGET64  # of sessions in float64, which `portdet align` measures errors against
     modes: tuple[str, ...] = ("eager", "compiled")
     default_mode = "eager"
     known_failures: Mapping[str, str] = MappingProxyType({})

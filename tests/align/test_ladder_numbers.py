@@ -161,6 +161,18 @@ def test_held_out_runs_raise_no_alarm() -> None:
     assert answer["kinks"] == 0
 
 
+def test_errors_against_float64_are_the_references_own() -> None:
+    rows = [row for row in rows_at(whole(), case(), opened(threads=2), 0) if row.name.startswith(("forward/", "loss/"))]
+    assert len(rows) > 100
+    for row in rows:
+        assert row.error is not None
+        assert row.reference_error is not None
+        assert row.error < 1e-4
+        assert row.error < 10 * max(row.reference_error, 2**-23)  # its runs are perturbed, the reference is not
+    assert max(row.error or 0.0 for row in rows) > 1e-8
+    assert {row.error for row in rows_at(whole(), case(), opened(), 1)} == {None}
+
+
 @pytest.mark.parametrize(("held", "counts"), [(30, [15, 15]), (5, [3, 2]), (1, [1]), (0, [])])
 def test_held_out_runs_are_spread_over_the_points(held: int, counts: list[int]) -> None:
     runs = reference.spread(replace(whole(), held_out=held), case())

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from portdet.align.ladder.plan import Plan
-from portdet.backends import check_weights, open_session
+from portdet.backends import check_weights, load_backend, open_session
 from portdet.config import Config
 from portdet.data import open_datasets
 from portdet.data.loader import TrainLoader
@@ -125,14 +125,23 @@ def open_case(
     recipe: Recipe | None = None,
     threads: int = 0,
     mode: Mode = "",
+    precision: str = "float32",
 ) -> Session:
     """A session of the case's backend and device, with the initial weights; its source goes into `folder`.
 
     detector, recipe: others than the case's, for planted faults. threads, mode: others than the configuration's.
+    precision: float64 where the backend `has_float64`.
     """
     settings = case.config.train
-    options = Options(settings.device, mode or settings.mode, threads or settings.threads)
+    options = Options(settings.device, mode or settings.mode, threads or settings.threads, precision)
+    target = load_backend(settings.backend).target64 if precision == "float64" else None  # type: ignore[attr-defined]
     folder.mkdir(parents=True, exist_ok=True)
-    session = open_session(detector or case.detector, settings.backend, recipe or case.recipe, options, folder)
+    chosen = detector or case.detector, settings.backend, recipe or case.recipe
+    session = open_session(*chosen, options, folder, target)
     session.load_weights(case.initial)
     return session
+
+
+def has_float64(backend: str) -> bool:
+    """Whether a backend has words of its own for float64; no other one computes in it."""
+    return hasattr(load_backend(backend), "target64")

@@ -27,7 +27,7 @@ from portdet.session import Array, Arrays, Session, StepValues
 BATCHES = 3
 CANDIDATE, HELD_OUT = 1000, 2000  # first seeds of a candidate's runs and of held-out ones; self-runs count from 0
 RUNS = 3  # of a candidate, whose median counts
-SMALL = 1 << 27  # bytes of a run that is kept in memory until it is compared; larger ones go to the disk
+SMALL_RUN = 1 << 27  # bytes of a run that is kept in memory until it is compared; larger ones go to the disk
 
 
 @dataclass(frozen=True, order=True)
@@ -74,6 +74,10 @@ class Shelf:
 
     def dump(self, look: Look) -> Path:
         return self.folder / f"dump{look}.safetensors"
+
+    def truth(self, look: Look) -> Path:
+        """The unperturbed run in float64, of small detectors at the first point."""
+        return self.folder / f"float64-{look}.safetensors"
 
     def noise(self, look: Look) -> Path:
         return self.folder / f"noise{look}.json"
@@ -146,10 +150,11 @@ def looked_at(
         runs: list[Mapping[str, Array]] = []
         for seed in seeds:
             show = partial(observe, session, case, look, state, levels=levels, seed=seed, values=values)
-            runs.append(_kept(show, None if shelf.dump(look).stat().st_size < SMALL else Path(folder, f"{seed}")))
+            runs.append(_kept(show, None if shelf.dump(look).stat().st_size < SMALL_RUN else Path(folder, f"{seed}")))
         wanted = partial(_wanted, levels=levels, inside=kernels(plan, case))
         reference, *others = (Some(run, wanted) for run in (shelf.opened(look), *runs))
-        return compare(reference, others, shelf.envelope(look))
+        truth = Dump(shelf.truth(look)) if shelf.truth(look).is_file() else None
+        return compare(reference, others, shelf.envelope(look), float64=truth)
 
 
 def _kept(show: Callable[..., None], path: Path | None) -> Mapping[str, Array]:

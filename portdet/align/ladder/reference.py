@@ -18,10 +18,11 @@ from portdet.align.compare import Dump, DumpWriter, Envelope
 from portdet.align.compare.distance import SMALL, Distance, distance, distances
 from portdet.align.compare.envelope import Noise
 from portdet.align.ladder import rules
-from portdet.align.ladder.case import Case, open_case, planned
+from portdet.align.ladder.case import Case, has_float64, open_case, planned
 from portdet.align.ladder.looks import (
     HELD_OUT,
     RUNS,
+    SMALL_RUN,
     Look,
     LooksMissing,
     Shelf,
@@ -37,6 +38,8 @@ from portdet.align.ladder.shown import tell
 from portdet.child import serve
 from portdet.files import write_text
 from portdet.session import Array, Session
+
+IN_FLOAT64 = ("forward", "loss", "grad")
 
 
 def other_runs(plan: Plan) -> int:
@@ -78,6 +81,8 @@ def prepare(plan: Plan, looks: Sequence[Look]) -> list[list[int]]:
         if others:
             lacking.append([look.point, look.batch])
     session.close()
+    if looks[0] == Look(0) and has_float64(plan.reference) and shelf.dump(looks[0]).stat().st_size < SMALL_RUN:
+        _truth(case, shelf, [level for level in IN_FLOAT64 if level in levels_at(plan, 0)])
     return lacking
 
 
@@ -149,6 +154,18 @@ def _dump(case: Case, session: Session, look: Look, shelf: Shelf, levels: Sequen
     entered = rules.entered(case.batch(look.step(case)), case.values(look.point))
     with DumpWriter(shelf.dump(look), {"levels": " ".join(levels), **entered}) as dump:
         observe(session, case, look, dict(Dump(shelf.state(look.point))), dump.put, levels)
+
+
+def _truth(case: Case, shelf: Shelf, levels: Sequence[str]) -> None:
+    """The first point in float64: what the errors of both sides are measured against."""
+    look = Look(0)
+    path = shelf.truth(look)
+    if not levels or (path.is_file() and set(levels) <= set(Dump(path).about["levels"].split())):
+        return
+    session = open_case(case, shelf.folder / "float64", precision="float64")
+    with DumpWriter(path, {"levels": " ".join(levels)}) as dump:
+        observe(session, case, look, dict(Dump(shelf.state(0))), dump.put, levels)
+    session.close()
 
 
 def _self_runs(
