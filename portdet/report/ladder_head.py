@@ -7,27 +7,15 @@ from html import escape
 
 from portdet.report.html import section, swatch
 from portdet.report.ladder_data import LadderReport
+from portdet.report.ladder_parts import columns, index_of
 from portdet.report.ladder_words import LEVEL_WORDS, breakable, lowest, place, ratio, sentence, verdict
 from portdet.report.outcome import LEVELS, Outcome
 
 SECTIONS = {  # where a level's figures are on the page
-    "ops": "tensors", "weights": "ratios", "forward": "ratios", "loss": "ratios", "grad": "ratios", "step": "ratios",
+    "ops": "ops", "weights": "ratios", "forward": "ratios", "loss": "ratios", "grad": "ratios", "step": "ratios",
     "steps": "steps", "free": "free", "train": "train", "ranks": "ranks", "power": "power",
 }  # fmt: skip
 _WORDS = {True: ("good", "✓ Equivalent"), False: ("bad", "✗ Different"), None: ("open", "? Inconclusive")}
-
-
-def columns(report: LadderReport) -> list[str]:
-    """Backends of the page, the reference first; it is left out where nothing was found on it."""
-    found = {outcome.backend for outcome in report.outcomes}
-    others = [name for name in dict.fromkeys([*report.backends, *found]) if name != report.reference]
-    return [report.reference, *others] if report.reference in found or not others else others
-
-
-def index_of(report: LadderReport, backend: str) -> int:
-    """The number of a backend's colour; the reference has the first."""
-    names = dict.fromkeys([report.reference, *report.backends, *(o.backend for o in report.outcomes)])
-    return list(names).index(backend)
 
 
 def head(report: LadderReport) -> str:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from portdet.files import write_text
-from portdet.report import ladder_runs, ladder_tensors, ladder_trust
+from portdet.report import ladder_runs, ladder_steps, ladder_table, ladder_tensors, ladder_trust
 from portdet.report.html import document
 from portdet.report.ladder_data import LadderReport
 from portdet.report.ladder_head import head, ladder
@@ -27,14 +27,15 @@ def page(report: LadderReport, folder: Path) -> str:
     """The whole page. Raises PortdetError for a picture of the training that is missing."""
     sections = [
         ladder(report),
+        ladder_runs.operations(report),
         ladder_tensors.ratios(report),
-        ladder_tensors.later_steps(report),
+        ladder_steps.later_steps(report),
         ladder_runs.free_running(report),
         ladder_runs.training(report, folder),
         ladder_runs.ranks(report),
         ladder_trust.power(report),
         ladder_trust.false_alarms(report),
-        ladder_tensors.tensor_table(report),
+        ladder_table.tensor_table(report),
         ladder_trust.environment(report),
         ladder_trust.reading(),
     ]

@@ -9,14 +9,18 @@ from pathlib import Path
 from portdet.report import align_page
 from portdet.report.html import cell, section, swatch, table, words_table
 from portdet.report.ladder_data import LadderReport
-from portdet.report.ladder_head import index_of
-from portdet.report.ladder_tensors import legend
-from portdet.report.ladder_words import status, verdict
+from portdet.report.ladder_parts import facts, findings, index_of, legend
+from portdet.report.ladder_words import status
 from portdet.report.outcome import Interval, Outcome, Series
 from portdet.report.svg import Background, Curve, line_chart
 
 _TONES = {"equivalent": ("ok", "✓ equivalent"), "different": ("failed", "✗ different")}
 _WIDE, _HIGH = 180, 26  # of an interval's drawing
+
+
+def operations(report: LadderReport) -> str:
+    note = "Value, type and gradient of each operation that the model has, against NumPy in float64."
+    return _level(report, "ops", "Single operations", note)
 
 
 def free_running(report: LadderReport) -> str:
@@ -115,14 +119,6 @@ def _body(report: LadderReport, level: str) -> str:
     return findings(report, outcomes) + charts(report, level) + _guilty(report, outcomes) + facts(report, outcomes)
 
 
-def findings(report: LadderReport, outcomes: list[Outcome]) -> str:
-    lines = [
-        f"<li>{swatch(index_of(report, o.backend))}<b>{escape(o.backend)}</b> {verdict(o)} {escape(o.words)}</li>"
-        for o in outcomes
-    ]
-    return f'<ul class="findings">{"".join(lines)}</ul>'
-
-
 def _series(report: LadderReport, level: str) -> dict[str, list[tuple[int, Series]]]:
     """By chart: colour and line."""
     found: dict[str, list[tuple[int, Series]]] = {}
@@ -165,12 +161,3 @@ def _guilty(report: LadderReport, outcomes: list[Outcome]) -> str:
         for o in outcomes for row in o.rows if row.guilty or row.status in ("unjudged", "doubtful")
     ]  # fmt: skip
     return words_table(["backend", "what", "verdict", "figures"], rows, long=len(rows) > 12) if rows else ""
-
-
-def facts(report: LadderReport, outcomes: list[Outcome]) -> str:
-    """Figures by backend, one line each."""
-    names = list(dict.fromkeys(name for o in outcomes for name in o.facts))
-    if not names:
-        return ""
-    rows = [[escape(name), *(escape(o.facts.get(name, "")) for o in outcomes)] for name in names]
-    return words_table(["", *(f"{swatch(index_of(report, o.backend))}{escape(o.backend)}" for o in outcomes)], rows)

@@ -6,8 +6,7 @@ from html import escape
 
 from portdet.report.html import cell, section, swatch, table, words_table
 from portdet.report.ladder_data import LadderReport
-from portdet.report.ladder_head import index_of
-from portdet.report.ladder_runs import facts, findings
+from portdet.report.ladder_parts import facts, findings, index_of
 from portdet.report.ladder_words import breakable, status
 from portdet.report.outcome import FALSE_ALARMS, Planted
 

@@ -132,7 +132,7 @@ def contrast(one: list[int], other: list[int]) -> float:
 def test_links_lead_to_their_sections(browser: Browser, path: Path) -> None:
     browser.open(path)
     links = browser.value("[...document.querySelectorAll('nav a')].map(a => a.getAttribute('href'))")
-    assert len(links) == 11
+    assert len(links) == 12
     for link in links[1:-1]:
         browser.value(f"document.querySelector('nav a[href=\"{link}\"]').click()")
         top = browser.value(f"document.querySelector('{link}').getBoundingClientRect().top")
