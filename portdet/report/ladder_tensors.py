@@ -32,7 +32,7 @@ def _card(report: LadderReport, level: str, outcomes: list[Outcome]) -> str:
         for o in outcomes for row in o.rows if row.name in order
     ]  # fmt: skip
     same = sum(point.ratio == 0 and not point.guilty for point in points)
-    chart = ratio_chart(points, "tensors in the network's order") if same < len(points) else ""
-    note = f'<p class="note">{same:,} {"more " if chart else ""}are the same bit for bit.</p>' if same else ""
+    chart = ratio_chart(points, "tensors in order of appearance") if same < len(points) else ""
+    note = f'<p class="note">Not drawn: {same:,} that are the same bit for bit, over all backends.</p>' if same else ""
     words = findings(report, outcomes) + facts(report, outcomes)
     return f'<div class="card"><h3>{level}</h3>{chart}{note}{words}</div>' if outcomes else ""
