@@ -69,6 +69,8 @@ class LadderJob:
         """What the folder holds."""
         plan, outcomes = self.plan, outcomes_of(self.plan)
         passed, verdict = judged(plan.levels, outcomes, plan.reference)
+        if passed and "train" in plan.levels and plan.seeds == 1:
+            verdict += " One training each bounds no small difference of AP: --seeds 3 or more tests equivalence."
         config = plan.configuration(plan.reference)
         backends = list(dict.fromkeys([*plan.backends, *(outcome.backend for outcome in outcomes)]))
         training = self._training()
