@@ -36,10 +36,10 @@ def _held_out(report: LadderReport, outcome: Outcome) -> bool:
     return outcome.backend == report.reference and outcome.level in (*ONE_STEP, "steps") and len(report.backends) > 1
 
 
-def legend(report: LadderReport, backends: Iterable[str]) -> str:
+def legend(report: LadderReport, backends: Iterable[str], more: str = "") -> str:
     names = dict.fromkeys(backends)
     swatches = "".join(f"<span>{swatch(index_of(report, name))}{escape(name)}</span>" for name in names)
-    return f'<div class="legend">{swatches}</div>'
+    return f'<div class="legend">{swatches}{more}</div>'
 
 
 def findings(report: LadderReport, outcomes: list[Outcome]) -> str:

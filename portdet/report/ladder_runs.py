@@ -136,23 +136,31 @@ def _owner(report: LadderReport, outcome: Outcome, series: Series) -> int:
 
 def charts(report: LadderReport, level: str) -> str:
     """One chart a kind of series, all backends in it."""
-    cards = []
-    for kind, lines in _series(report, level).items():
-        several = len(lines) > len({index for index, _ in lines})
-        curves = [
-            Curve(s.name, s.xs, s.ys, index, list(zip(s.xs, s.low, s.high, strict=True)) if s.low else (), several)
-            for index, s in lines
-        ]
-        marks = {words: x for _, s in lines for words, x in s.marks.items()}
-        step, log = "step" in kind or level == "free", "loss" in kind.lower()
-        dots = not several and max(len(s.xs) for _, s in lines) <= 60
-        label = "step" if step else "epoch"
-        chart = line_chart(curves, x_label=label, log=log, markers=dots, background=Background(marks=marks))
-        cards.append(f'<div class="card"><h3>{escape(kind)}{" (log scale)" if log else ""}</h3>{chart}</div>')
-    if not cards:
+    series = _series(report, level)
+    if not series:
         return ""
-    names = [report.reference, *(o.backend for o in report.outcomes if o.level == level)]
-    return f'{legend(report, names)}<div class="charts">{"".join(cards)}</div>'
+    cards = "".join(_chart(level, kind, lines) for kind, lines in series.items())
+    drawn = {index for lines in series.values() for index, _ in lines}
+    names = dict.fromkeys([report.reference, *report.backends, *(o.backend for o in report.outcomes)])
+    shaded = '<span><span class="swatch band"></span>shaded: what the reference spans</span>' if level == "free" else ""
+    shown = legend(report, [name for name in names if index_of(report, name) in drawn], shaded)
+    return f'{shown}<div class="charts">{cards}</div>'
+
+
+def _chart(level: str, kind: str, lines: list[tuple[int, Series]]) -> str:
+    """Envelopes are each line's own, in its colour; of free running they are all the reference's, and grey."""
+    several = len(lines) > len({index for index, _ in lines})
+    bands = [list(zip(s.xs, s.low, s.high, strict=True)) if s.low else [] for _, s in lines]
+    common = next(filter(None, bands), []) if level == "free" else []
+    curves = [
+        Curve(s.name, s.xs, s.ys, index, () if common else band, several)
+        for (index, s), band in zip(lines, bands, strict=True)
+    ]
+    behind = Background(common, marks={words: x for _, s in lines for words, x in s.marks.items()})
+    log, dots = "loss" in kind.lower(), not several and max(len(s.xs) for _, s in lines) <= 60
+    label = "step" if "step" in kind or level == "free" else "epoch"
+    chart = line_chart(curves, x_label=label, log=log, markers=dots, background=behind)
+    return f'<div class="card"><h3>{escape(kind)}{" (log scale)" if log else ""}</h3>{chart}</div>'
 
 
 def _guilty(report: LadderReport, outcomes: list[Outcome]) -> str:

@@ -38,7 +38,7 @@ def _bars(planted: list[Planted]) -> str:
     lines = [("This ladder: caught", len(caught), len(planted), "ours")]
     if len(quick) < len(planted):
         lines.append(("of those that show in one step", sum(f.caught for f in quick), len(quick), "ours"))
-    lines.append(("right place named first", sum(f.named for f in planted), len(planted), "ours"))
+    lines.append(("of those caught: right place named first", sum(f.named for f in caught), len(caught), "ours"))
     for rule in dict.fromkeys(rule for fault in planted for rule in fault.rules):
         asked = [fault.rules[rule] for fault in planted if rule in fault.rules]
         lines.append((rule, sum(asked), len(asked), "theirs"))

@@ -51,16 +51,19 @@ def place(name: str) -> str:
         slot, _, rest = rest.partition("/")
         what = f"the {slot} of {_tensor(rest)}" if slot in ("momentum", "ema") else _tensor(rest)
         return f"{what.replace('the ema of', 'the moving average (EMA) of')} after one training step"
+    if kind == "ranks":
+        inner = rest.removeprefix("state/") if rest.count("/") < 2 else rest.replace("state/", "step/", 1)
+        return f"{place(inner.replace('gradient/', 'grad/', 1))} with several processes"
     known = {
         "weights": f"{_tensor(rest)} as loaded",
         "forward": "the predictions" if rest == "predict" else f"the output of {rest}",
         "loss": "the total loss" if rest == "loss" else f"the loss term {rest}",
         "grad": f"the gradient of {_tensor(rest)}",
         "ops": f"the operation {rest}",
-        "ranks": f"{rest} with several processes",
+        "norm": f"the statistic {rest}",
         "rule": f"the {rest.replace('_', ' ')}, which has to be exactly the same",
     }
-    return known.get(kind, name) if rest else name
+    return known.get(kind, name) if rest else "the total loss" if name == "loss" else name
 
 
 def _tensor(name: str) -> str:
@@ -106,5 +109,6 @@ def lowest(outcomes: list[Outcome]) -> list[tuple[Outcome, Row | None]]:
     found: dict[str, tuple[Outcome, Row | None]] = {}
     for outcome in sorted(outcomes, key=lambda o: LEVELS.index(o.level)):
         if outcome.passed is False and outcome.level != "power" and outcome.backend not in found:
-            found[outcome.backend] = outcome, next((row for row in outcome.rows if row.name == outcome.first), None)
+            guilty = (row for row in outcome.rows if row.guilty and row.name == outcome.first)
+            found[outcome.backend] = outcome, next(guilty, None)
     return list(found.values())

@@ -125,13 +125,11 @@ def _free(random: Random) -> list[Outcome]:
     base = [90 * math.exp(-0.08 * s) + 12 for s in steps]
     spread = [min(1e-6 * 3**s, 0.35) for s in steps]
     for backend in BACKENDS[1:]:
-        line = [b * (1 + random.gauss(0, 0.3) * w) for b, w in zip(base, spread, strict=True)]
-        series = [Series("loss of each step", backend, [float(s) for s in steps], line)]
-        if backend == "mindspore":
-            low, high = ([b * (1 + sign * w) for b, w in zip(base, spread, strict=True)] for sign in (-1, 1))
-            series.insert(
-                0, Series("loss of each step", "torch", [float(s) for s in steps], base, low, high, {"horizon": 9.0})
-            )
+        ys = [b * (1 + random.gauss(0, 0.3) * w) for b, w in zip(base, spread, strict=True)]
+        series = [Series("loss of each step", backend, [float(s) for s in steps], ys)]
+        for line in series:
+            line.low, line.high = ([b * (1 + sign * w) for b, w in zip(base, spread, strict=True)] for sign in (-1, 1))
+            line.marks = {"horizon": 9.0}
         rows = [Row("loss up to the horizon", "noise"), Row("loss in the band", "noise")]
         found.append(
             Outcome.of(

@@ -89,7 +89,7 @@ def test_figures_of_every_section_are_there(page: str) -> None:
     text = text_of(page)
     for words in (
         "0 of 30 held-out healthy runs (95 % sure: below 9.5 %)",
-        "23 of 24", "22 of 24", "19 of 20", "12 of 24", *RULES, "fault number 5", "✗ missed",
+        "23 of 24", "22 of 23", "19 of 20", "12 of 24", *RULES, "fault number 5", "✗ missed",
         "-0.0210 to +0.0130", "93%", "? inconclusive", "horizon", "AP per epoch", "2, 4 of 8 images each",
         "910", "2.10.0", "0 equivalent, 1 different",
     ):  # fmt: skip
@@ -139,6 +139,10 @@ def test_words() -> None:
     assert place("loss/loss") == "the total loss"
     assert place("rule/ema_decay") == "the ema decay, which has to be exactly the same"
     assert place("AP50 final") == "AP50 final"
+    assert place("loss") == "the total loss"
+    assert place("ranks/gradient/a.weight") == "the gradient of the weight of a with several processes"
+    assert place("ranks/state/momentum/a.weight").startswith("the momentum of the weight of a after one training step")
+    assert place("ranks/batch") == "batch with several processes"
     assert sentence("is 0.1 instead of 0.2") == "It is 0.1 instead of 0.2."
     assert sentence("nothing was found!") == "Nothing was found!"
     assert [ratio(value) for value in (0.123, 9.96, 12345.6, math.inf)] == ["0.12", "10", "12,346", "∞"]
@@ -168,3 +172,12 @@ def test_intervals_lie_where_they_belong() -> None:
     one = interval_bar(Interval("AP50", 0.01, -math.inf, math.inf, 0.1, 1, "inconclusive"), 0.1)
     assert "M0.0 13.0H180.0" in one
     assert one.count("bar open") == 2
+
+
+def test_of_rows_with_one_name_the_guilty_one_is_first() -> None:
+    rows = [Row("loss", "noise", step=0), Row("loss", "different", "is 9 instead of 3", step=7)]
+    report = LadderReport("x", "Different.", False, "torch", ["torch", "paddle"], ["free"])
+    report.outcomes = [Outcome.of("free", "paddle", rows)]
+    text = text_of(ladder_page.page(report, Path()))
+    assert "differs from torch is the total loss at training step 7, on level free" in text
+    assert "It is 9 instead of 3." in text
