@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from portdet.align.compare import Envelope, Result, compare
 from portdet.align.probe import perturbed, probe
-from portdet.backends import load_backend, source_text
+from portdet.backends import load_backend, write_source
 from portdet.lower.names import native_names
 from portdet.models import Detector
 from portdet.session import Arrays, Batch, Group, Options, Recipe, Session, StepValues
@@ -62,20 +65,13 @@ def opened(
     folder: Path,
     backend: str = "torch",
     *,
-    edit: tuple[tuple[str, str], ...] = (),
     precision: str = "float32",
 ) -> Session:
-    """A session on the generated source, after `edit`: (text, its replacement), which has to be there."""
+    """A session on the generated source."""
     target: Any = load_backend(backend).target
     if precision == "float64":
         from portdet_torch.target import TARGET64 as target
-    text = source_text(detector, target)
-    for old, new in edit:
-        assert old in text, f"'{old}' is not in the generated source"
-        text = text.replace(old, new)
-    folder.mkdir(parents=True, exist_ok=True)
-    source = folder / f"model_{backend}.py"
-    source.write_text(text)
+    source = write_source(detector, target, folder / f"model_{backend}.py")
     names = native_names(detector.graph, target)
     options = Options(mode="eager", threads=1, precision=precision)
     return load_backend(backend).open_session(source, detector.graph.class_name, chosen, names, options)
@@ -87,3 +83,28 @@ def observed(session: Session, one: Case, seed: int | None = None, values: StepV
     state, batch = (one.state, one.batch) if seed is None else perturbed(one.state, one.batch, seed)
     probe(session, state, batch, values, found.__setitem__)
     return found
+
+
+class Bench:
+    """The reference, its envelope, and comparisons with what other sessions show."""
+
+    def __init__(self, draw: int, backend: str = "torch", self_runs: int = 16) -> None:
+        self.one, self.backend = case(draw), backend
+        self.session = self.open(recipe(self.one.detector))
+        self.reference = observed(self.session, self.one)
+        self.envelope = Envelope()
+        for seed in range(self_runs):
+            self.envelope.add(self.reference, observed(self.session, self.one, seed))
+
+    def open(self, chosen: Recipe, detector: Detector | None = None, precision: str = "float32") -> Session:
+        folder = Path(tempfile.mkdtemp())
+        return opened(detector or self.one.detector, chosen, folder, self.backend, precision=precision)
+
+    def run(self, session: Session, seeds: range, values: StepValues = VALUES) -> list[Arrays]:
+        return [observed(session, self.one, seed, values) for seed in seeds]
+
+    def compare(self, session: Session, seeds: range, values: StepValues = VALUES) -> Result:
+        return compare(self.reference, self.run(session, seeds, values), self.envelope)
+
+
+bench = functools.cache(Bench)

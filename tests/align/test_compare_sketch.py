@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from portdet.align.compare import Dump, DumpWriter, Envelope, Result, compare, false_alarms
+from portdet.align.compare import Dump, DumpWriter, Envelope, compare, false_alarms
 from portdet.align.compare.distance import distance, distances
 from portdet.align.compare.sketch import SIZE, Sketches, parts, sketch
+from portdet.align.ladder.fault_planting import Fault, Planting
 from portdet.session import Array, Arrays
 
 pytest.importorskip("torch", reason="torch is not installed")
@@ -19,9 +20,9 @@ import torch
 from torch import nn
 
 from portdet_torch import hooks
-from tests.align.compare_case import CALM, KINKED
-from tests.align.planted import FAULTS, Fault
-from tests.align.test_compare_yolov3 import HELD_OUT, Bench
+from tests.align.compare_case import CALM, KINKED, Bench
+from tests.align.planted import first_named, planted
+from tests.align.test_compare_yolov3 import HELD_OUT
 
 
 def sketched(arrays: Arrays) -> Arrays:
@@ -218,11 +219,10 @@ def test_a_dump_of_sketches_is_a_dump(tmp_path: Path) -> None:
     assert compare(stored, it.run(it.session, range(300, 303)), it.envelope).passed
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_planted_faults_are_caught_and_their_place_named_first(fault: Fault) -> None:
-    result: Result = bench(CALM).planted(fault)
-    assert result.first is not None
-    assert result.first.name.startswith(fault.first), result.words()
+@pytest.mark.parametrize(("fault", "planting"), planted(), ids=lambda one: getattr(one, "name", ""))
+def test_planted_faults_are_caught_and_their_place_named_first(fault: Fault, planting: Planting) -> None:
+    first = first_named(bench(CALM), planting)
+    assert planting.names(first), f"{first or 'nothing'} instead of {planting.expected}"
 
 
 @pytest.mark.slow

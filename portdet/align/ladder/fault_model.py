@@ -173,9 +173,8 @@ def _shifted(x: Any, axis: int, by: int) -> Any:
     return ops.concat(parts, axis=axis)
 
 
-def _bilinear(node: Node) -> Any:
-    """Bilinear by 2, pixels as areas: nearest, then (1, 2, 1) / 4 along both axes."""
-    x = again(node)
+def smoothed(x: Any) -> Any:
+    """What nearest by 2 gave, by (1, 2, 1) / 4 along both axes: bilinear by 2, pixels as areas."""
     for axis in (2, 3):
         x = (_shifted(x, axis, 1) + x * 2.0 + _shifted(x, axis, -1)) * 0.25
     return x
@@ -199,8 +198,8 @@ ARCHITECTURE = [
           lambda node: node.args[0], _own, once=True),
     line("a shortcut left out", "a sum lost by a converter of graphs", _residual, lambda node: node.args[0], _own,
           once=True),
-    line("bilinear for nearest", "another framework's default of resize", _op("upsample_nearest"), _bilinear,
-         next_layer),
+    line("bilinear for nearest", "another framework's default of resize", _op("upsample_nearest"),
+         lambda node: smoothed(again(node)), next_layer),
     line("resize shifted by a pixel", "align_corners and half_pixel, which convert to one another only in part",
           _op("upsample_nearest"), lambda node: _shifted(_shifted(again(node), 2, -1), 3, -1), next_layer),
     line("order of concat", "weights converted for another order of the features", _fused,

@@ -47,7 +47,7 @@ def outcome(plan: Plan, say: Say) -> Outcome:
     answer = run_shown("portdet.align.ladder.power", request, say, plan.place / "logs" / f"power-{backend}.log")
     planted = [Planted(**fault) for fault in answer["planted"]]
     rows = [Row(**row) for row in answer["rows"]]
-    return _judged(backend, planted, rows, answer["healthy"], time.perf_counter() - began)
+    return judged(backend, planted, rows, answer["healthy"], time.perf_counter() - began)
 
 
 def _points(plan: Plan) -> tuple[int, ...]:
@@ -55,9 +55,10 @@ def _points(plan: Plan) -> tuple[int, ...]:
     return 0, min((point for point in plan.points if point >= 2), default=2)
 
 
-def _judged(
+def judged(
     backend: str, planted: Sequence[Planted], rows: Sequence[Row], healthy: Sequence[dict[str, bool]], seconds: float
 ) -> Outcome:
+    """The level's outcome. healthy: what the published rules say to each run without a fault."""
     caught = [fault for fault in planted if fault.caught]
     named = [fault for fault in caught if fault.named]
     enough = len(caught) >= CAUGHT * len(planted) and len(named) >= NAMED * len(caught)
