@@ -27,6 +27,7 @@ from portdet.errors import PortdetError, nearest
 from portdet.evaluate.coco_map import NAMES
 from portdet.report.align_reference import Reference
 from portdet.report.align_run import AlignRun
+from portdet.report.ladder_data import LadderReport
 from portdet.report.results import read as read_results
 
 _KEYS = ("title", "source", "trained", "epochs", "spread", "curves")
@@ -77,9 +78,20 @@ def _results(path: Path) -> Reference:
 
 
 def _alignment(path: Path) -> Reference:
-    run = AlignRun.load(path)
+    run = _trained(path)
     curves = {backend.name: _scores(backend.epochs) for backend in run.backends}
     return Reference(run.config_name, str(path), "", curves)
+
+
+def _trained(path: Path) -> AlignRun:
+    """The trainings of an alignment, or of a ladder with the level `train`."""
+    text = path.read_text(encoding="utf-8")
+    if '"outcomes"' not in text:
+        return AlignRun.from_json(text, str(path))
+    ladder = LadderReport.from_json(text, str(path))
+    if ladder.training is None:
+        raise PortdetError("this ladder trained nothing", where=str(path), fix="add --level train to it")
+    return ladder.training
 
 
 def _scores(rows: Iterable[dict[str, float]]) -> list[dict[str, float]]:

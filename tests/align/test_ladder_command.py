@@ -9,7 +9,10 @@ import pytest
 
 from portdet.align.ladder.outcome import LEVELS
 from portdet.align.ladder.plan import Plan
+from portdet.align.published import read_reference
 from portdet.cli.__main__ import run
+from portdet.errors import PortdetError
+from portdet.report.ladder_data import LadderReport
 from tests.align.ladder_fakes import Fakes
 
 CONFIG = ["yolov3_scenes", "imgsz=64", "train_count=8", "val_count=4", "batch=4", "model.width=0.0625", "workers=0"]
@@ -76,6 +79,28 @@ def test_resume_adds_levels_to_the_folders_plan(
     assert run(["align", "--resume", folder, "epochs=2"]) == 3
     assert run(["align", "--resume", str(tmp_path)]) == 3
     assert "no alignment to go on with" in capsys.readouterr().err
+
+
+def test_a_ladder_that_trained_is_a_reference_for_other_runs(fakes: Fakes, tmp_path: Path) -> None:
+    align(tmp_path, "--level", "ops,train", "--backends", "torch,paddle")
+    curves = read_reference(str(tmp_path / "align" / "yolov3_scenes")).curves
+    assert {name: rows[0]["AP50"] for name, rows in curves.items()} == {"torch": 0.2, "paddle": 0.2}
+    align(tmp_path, "--level", "ops", "name=other")
+    with pytest.raises(PortdetError, match="this ladder trained nothing"):
+        read_reference(str(tmp_path / "align" / "other"))
+
+
+def test_published_curves_are_one_more_outcome(fakes: Fakes, tmp_path: Path) -> None:
+    (tmp_path / "curves.yaml").write_text(
+        "title: others\nsource: s\ntrained: t\nepochs: [1]\nspread: {AP: {1: 0.01}}\ncurves: {a: {AP: [0.5]}}\n"
+    )
+    words = ("--level", "train", "--backends", "torch,paddle", "--against", str(tmp_path / "curves.yaml"), "epochs=1")
+    assert align(tmp_path, *words) == 1
+    report = LadderReport.from_json((tmp_path / "align" / "yolov3_scenes" / "align.json").read_text())
+    found = report.of("train", "published curves")
+    assert found is not None
+    assert found.passed is False
+    assert "0.390 below the allowed" in found.words
 
 
 @pytest.mark.parametrize(
