@@ -55,8 +55,8 @@ _TOST = (
 
 
 _HEAD = (
-    "backend", "score", "mean difference", "against the margin", "90 % interval", "pairs", "power", "pairs needed",
-    "verdict",
+    "backend", "score", "verdict", "against the margin", "mean difference", "90 % interval", "pairs", "power",
+    "pairs needed",
 )  # fmt: skip
 
 
@@ -75,11 +75,11 @@ def _interval_row(report: LadderReport, outcome: Outcome, it: Interval, scale: f
     bounded = math.isfinite(it.low) and math.isfinite(it.high)
     return (
         f"<tr><td>{swatch(index_of(report, outcome.backend))}{escape(outcome.backend)}</td>{cell(escape(it.name))}"
-        f"{cell(f'{it.mean:+.4f}', it.mean)}<td>{interval_bar(it, scale)}</td>"
+        f'<td><span class="{kind}">{escape(words)}</span></td><td>{interval_bar(it, scale)}</td>'
+        f"{cell(f'{it.mean:+.4f}', it.mean)}"
         f"{cell(f'{it.low:+.4f} to {it.high:+.4f}' if bounded else 'unknown: one pair')}{cell(str(it.runs))}"
         f"{cell('' if it.power is None else f'{it.power:.0%}', it.power)}"
-        f"{cell('' if it.needed is None else str(it.needed or 'over 1000'))}"
-        f'<td><span class="{kind}">{escape(words)}</span></td></tr>'
+        f"{cell('' if it.needed is None else str(it.needed or 'over 1000'))}</tr>"
     )
 
 
