@@ -6,11 +6,12 @@ import json
 import time
 from collections import Counter
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from portdet.align.ladder import rules
 from portdet.align.ladder.case import Case, open_case, planned
-from portdet.align.ladder.looks import Look, LooksMissing, Shelf, asked_points, judged
+from portdet.align.ladder.looks import Look, LooksMissing, Make, Shelf, asked_points, judged
 from portdet.align.ladder.numbers import complete
 from portdet.align.ladder.outcome import Row
 from portdet.align.ladder.plan import Plan
@@ -19,19 +20,27 @@ from portdet.child import serve
 from portdet.session import Session, StepValues
 
 
-def rows_at(plan: Plan, case: Case, session: Session, point: int, *, values: StepValues | None = None) -> list[Row]:
+def rows_at(
+    plan: Plan,
+    case: Case,
+    session: Session,
+    point: int,
+    *,
+    values: StepValues | None = None,
+    make: Make | None = None,
+) -> list[Row]:
     """All that a session shows at a point, against the reference: rules first, then tensors in order of appearance.
 
-    Three perturbed runs, the reference's whole state loaded in each; what is different is looked at again with two
-    other batches. values: what the candidate decides for the step, if not what the case says. Raises `LooksMissing`,
-    whose `looks` the reference has to make first (`numbers.complete`).
+    Three perturbed runs, the reference's whole state loaded in each; what is different is looked at again with other
+    batches. values: what the candidate decides for the step, if not what the case says. make: has the reference make
+    looks that are missing (`numbers.complete`); without it they raise `LooksMissing`, whose `looks` they are.
     """
-    shelf = Shelf.of(plan)
-    if not shelf.dump(Look(point)).is_file():
-        raise LooksMissing([Look(point)])
+    look, shelf = Look(point), Shelf.of(plan)
+    if not shelf.dump(look).is_file():
+        raise LooksMissing([look])
     theirs = rules.entered(case.batch(point), values or case.values(point))
-    gates = rules.at(point, shelf.opened(Look(point)).about, theirs)
-    return [*gates, *judged(plan, case, session, point, values=values)]
+    gates = rules.at(point, shelf.opened(look).about, theirs)
+    return [*gates, *judged(plan, case, session, point, values=values, make=make)]
 
 
 def candidate(plan: Plan, backend: str) -> dict[str, Any]:
@@ -47,12 +56,7 @@ def candidate(plan: Plan, backend: str) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     for point in asked_points(plan, case):
         start = time.perf_counter()
-        try:
-            found = rows_at(plan, case, session, point)
-        except LooksMissing as missing:
-            tell(f"{backend} at step {point}: something is different; looking again with other batches")
-            complete(plan, missing.looks, tell)
-            found = rows_at(plan, case, session, point)
+        found = rows_at(plan, case, session, point, make=partial(complete, plan, say=tell))
         rows += found
         seconds[str(point)] = time.perf_counter() - start
         count = Counter(row.status for row in found)

@@ -55,6 +55,9 @@ class LooksMissing(PortdetError):
         super().__init__(f"the reference lacks looks: {names}", fix="make them with `numbers.complete`")
 
 
+Make = Callable[[Sequence[Look]], None]
+
+
 @dataclass(frozen=True)
 class Shelf:
     """The reference's files: states, and by look a dump of the unperturbed run and the noise of the self-runs."""
@@ -141,10 +144,8 @@ def observe(
 def looked_at(
     plan: Plan, case: Case, session: Session, look: Look, seeds: Sequence[int], values: StepValues | None = None
 ) -> Result:
-    """A session's perturbed runs at a look, their median against the reference. Raises LooksMissing."""
+    """A session's perturbed runs at a look that the reference has made, their median against it."""
     shelf, levels = Shelf.of(plan), levels_at(plan, look.point)
-    if not shelf.has(look, levels):
-        raise LooksMissing([look])
     state = dict(Dump(shelf.state(look.point)))
     with tempfile.TemporaryDirectory(prefix="runs-", dir=plan.place) as folder:
         runs: list[Mapping[str, Array]] = []
@@ -202,25 +203,35 @@ def judged(
     case: Case,
     session: Session,
     point: int,
+    *,
     first_seed: int = CANDIDATE,
     values: StepValues | None = None,
+    make: Make | None = None,
 ) -> list[Row]:
-    """All tensors at a point. What is different on the training's own batch is looked at again on two others, and is
-    guilty if it is different on all three. Raises LooksMissing if the reference has not made those."""
-    seeds = range(first_seed, first_seed + RUNS)
-    result = looked_at(plan, case, session, Look(point), seeds, values)
-    suspects = {finding.name for finding in result.findings if finding.status == "different"}
-    again = [Look(point, batch) for batch in range(1, BATCHES)]
+    """All tensors at a point. What is different on the training's own batch is looked at again on the others, one after
+    the other, and is guilty if it is different on all of them.
+
+    make: has the reference make looks that it has not made yet; without it they raise LooksMissing.
+    """
     shelf, levels = Shelf.of(plan), levels_at(plan, point)
-    if suspects and (missing := [look for look in again if not shelf.has(look, levels)]):
-        raise LooksMissing(missing)
+    seeds = range(first_seed, first_seed + RUNS)
+
+    def look_at(batch: int) -> Result:
+        look = Look(point, batch)
+        if not shelf.has(look, levels):
+            if make is None:
+                raise LooksMissing([look])
+            make([look])
+        return looked_at(plan, case, session, look, seeds, values)
+
+    result = look_at(0)
+    suspects = {finding.name for finding in result.findings if finding.status == "different"}
     cleared: dict[str, int] = {}
-    for look in again if suspects else ():
-        still = {finding.name for finding in looked_at(plan, case, session, look, seeds, values).guilty()}
-        cleared |= dict.fromkeys(suspects - still, look.step(case))
-        suspects &= still
-        if not suspects:
-            break
+    for batch in range(1, BATCHES):
+        if suspects:
+            still = {finding.name for finding in look_at(batch).guilty()}
+            cleared |= dict.fromkeys(suspects - still, Look(point, batch).step(case))
+            suspects &= still
     rows = []
     for finding in result.findings:
         row = Row(step=point, **asdict(finding))

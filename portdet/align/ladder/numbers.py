@@ -26,14 +26,19 @@ _AT = {  # levels that rules belong to; those of a whole training are steps'
 
 
 def outcomes(plan: Plan, backend: str, say: Say) -> dict[str, Outcome]:
-    """By level, for those of NUMBERS that the plan asks for. Of the reference itself: its false alarms on healthy runs,
-    as an outcome of the highest of these levels. Raises PortdetError where a process failed."""
+    """By level, for those of NUMBERS that the plan asks for; where a candidate really ran is a fact of the first.
+
+    Of the reference itself: its false alarms on healthy runs, as an outcome of the highest of these levels. Raises
+    PortdetError where a process failed.
+    """
     complete(plan, (), say)
     if backend == plan.reference:
         return _reference(plan, say)
     request = {"plan": plan.plain(), "backend": backend}
     answer = run_shown("portdet.align.ladder.candidate", request, say, plan.place / "logs" / f"{backend}.log")
-    return _by_level(plan, backend, _rows(answer), answer["seconds"])
+    made = _by_level(plan, backend, _rows(answer), answer["seconds"])
+    next(iter(made.values())).facts = answer["facts"]
+    return made
 
 
 def complete(plan: Plan, looks: Sequence[Look], say: Say) -> None:

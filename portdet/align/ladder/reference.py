@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from portdet.align.ladder.looks import (
     RUNS,
     SMALL_RUN,
     Look,
-    LooksMissing,
     Shelf,
     asked_points,
     judged,
@@ -109,12 +109,7 @@ def held_out(plan: Plan) -> dict[str, Any]:
     rows, kinks = [], 0
     for point, number in spread(plan, case):
         seed = HELD_OUT + RUNS * number
-        try:
-            found = judged(plan, case, session, point, seed)
-        except LooksMissing as missing:
-            tell(f"healthy run {number + 1} at step {point}: something is different; looking again with other batches")
-            complete(plan, missing.looks, tell)
-            found = judged(plan, case, session, point, seed)
+        found = judged(plan, case, session, point, first_seed=seed, make=partial(complete, plan, say=tell))
         rows.append(_held_out_row(point, number, found))
         kinks += any(row.status == "kink" for row in found)
         tell(f"healthy run {number + 1} at step {point}: {rows[-1].status}, largest ratio {rows[-1].ratio:.2g}")
