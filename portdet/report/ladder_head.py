@@ -36,16 +36,19 @@ def _first(report: LadderReport) -> str:
     """Where each guilty backend goes wrong first."""
     items = []
     for outcome, row in lowest(report.outcomes):
-        name = row.name if row else ""
-        where = f"the level {outcome.level}" if row is None else place(name)
+        backend, words = escape(outcome.backend), (row.words if row else "") or outcome.words
+        where = place(row.name) if row else ""
         at = f" at training step {row.step}" if row and row.step > 0 else ""
-        words = (row.words if row else "") or outcome.words
+        raw = f' <code class="quiet">{breakable(row.name)}</code>' if row and row.name != where else ""
+        first = (
+            f"The first place where {backend} differs from {escape(report.reference)} is "
+            f"<strong>{breakable(where)}</strong>{at}, on level <i>{escape(outcome.level)}</i>.{raw}"
+        )
+        found = first if row else f"Different on level <i>{escape(outcome.level)}</i>."
         after = f'<p class="quiet">{escape(sentence(words))}</p>' if words else ""
-        raw = f' <code class="quiet">{breakable(name)}</code>' if name != where else ""
         items.append(
-            f'<div class="card guilty"><h3>{swatch(index_of(report, outcome.backend))}{escape(outcome.backend)}</h3>'
-            f"<p>The first place where {escape(outcome.backend)} differs from {escape(report.reference)} is "
-            f"<strong>{breakable(where)}</strong>{at}, on level <i>{outcome.level}</i>.{raw}</p>{after}</div>"
+            f'<div class="card guilty"><h3>{swatch(index_of(report, outcome.backend))}{backend}</h3>'
+            f"<p>{found}</p>{after}</div>"
         )
     return f'<div class="first">{"".join(items)}</div>' if items else ""
 
@@ -90,8 +93,9 @@ def _rung(report: LadderReport, level: str, backend: str) -> str:
     figures = [f"<span>{text}</span>" for text in _figures(outcome)]
     anchor = SECTIONS.get(level, "tensors")
     tone = " bad" if outcome.passed is False else ""
+    mark = f'<a href="#{anchor}">{verdict(outcome, report.reference)}</a>'
     return (
-        f'<td class="rung{tone}" title="{escape(outcome.words)}"><a href="#{anchor}">{verdict(outcome)}</a>'
+        f'<td class="rung{tone}" title="{escape(outcome.words)}">{mark}'
         f'<span class="note">{" ".join(figures)}</span></td>'
     )
 

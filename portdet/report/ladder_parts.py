@@ -44,7 +44,8 @@ def legend(report: LadderReport, backends: Iterable[str], more: str = "") -> str
 
 def findings(report: LadderReport, outcomes: list[Outcome]) -> str:
     lines = [
-        f"<li>{swatch(index_of(report, o.backend))}<b>{escape(o.backend)}</b> {verdict(o)} {escape(o.words)}</li>"
+        f"<li>{swatch(index_of(report, o.backend))}<b>{escape(o.backend)}</b> {verdict(o, report.reference)} "
+        f"{escape(o.words)}</li>"
         for o in outcomes
     ]
     return f'<ul class="findings">{"".join(lines)}</ul>'

@@ -77,11 +77,11 @@ def status(row: Row) -> str:
     return f'<span class="{kind}">{escape(words)}</span>'
 
 
-def verdict(outcome: Outcome) -> str:
+def verdict(outcome: Outcome, reference: str) -> str:
     """A level's verdict on a backend: sign, word and colour."""
     if outcome.crashed and outcome.passed is None:
         return '<span class="unsure">! could not run</span>'
-    if outcome.passed and not outcome.rows:  # the reference's own line: there is nothing that it could differ from
+    if outcome.passed and not outcome.rows and outcome.backend == reference:  # with nothing to differ from
         return '<span class="ok">✓ done</span>'
     kind, words = (_POWER if outcome.level == "power" else _VERDICT)[outcome.passed]
     return f'<span class="{kind}">{words}</span>'

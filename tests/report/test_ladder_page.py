@@ -181,3 +181,16 @@ def test_of_rows_with_one_name_the_guilty_one_is_first() -> None:
     text = text_of(ladder_page.page(report, Path()))
     assert "differs from torch is the total loss at training step 7, on level free" in text
     assert "It is 9 instead of 3." in text
+
+
+def test_curves_of_others_are_one_more_column() -> None:
+    report = LadderReport("x", "Different.", False, "torch", ["torch", "paddle"], ["train"])
+    report.outcomes = [
+        Outcome("train", "torch", True, "AP50 0.500 at the end."),
+        Outcome("train", "published curves", False, "paddle: outside by +0.1"),
+    ]
+    text = text_of(ladder_page.page(report, Path()))
+    assert "published curves Different on level train . Paddle: outside by +0.1." in text
+    assert "torch ✓ done" in text
+    report.outcomes[1].passed = True
+    assert "published curves ✓ equivalent" in text_of(ladder_page.page(report, Path()))
