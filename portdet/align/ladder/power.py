@@ -7,10 +7,13 @@ one that shows in the forward pass costs no training step.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from portdet.align.compare import Dump
@@ -21,19 +24,22 @@ from portdet.align.ladder.fault_rules import LEVELS as PUBLISHED
 from portdet.align.ladder.fault_rules import RULES, flagged
 from portdet.align.ladder.fault_session import behind
 from portdet.align.ladder.faults import BANK
-from portdet.align.ladder.looks import BATCHES, Look, Shelf, observe
+from portdet.align.ladder.looks import BATCHES, SMALL_RUN, Look, Shelf, observe
 from portdet.align.ladder.numbers import complete
 from portdet.align.ladder.outcome import Outcome, Planted, Row
 from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.shown import Say, run_shown, tell
 from portdet.align.probe import LEVELS
 from portdet.child import serve
+from portdet.errors import PortdetError
 from portdet.session import Arrays, Session
 
 CAUGHT, NAMED = 0.95, 0.9
 """Least shares of the faults that have to be caught, and of the caught ones whose place has to be named first."""
 
 HEALTHY = range(30_000, 30_003)  # seeds of runs without a fault, for the false alarms of the published rules
+_THIS = "portdet.align.ladder.power"
+_PROCESSES = 4  # at most, for small detectors, whose kernels leave cores idle
 _STAGES = (("weights", "forward"), ("loss", "grad"), ("step",))
 
 
@@ -44,10 +50,16 @@ def outcome(plan: Plan, say: Say) -> Outcome:
     wide = replace(plan, points=_points(plan), levels=tuple(dict.fromkeys([*plan.levels, "steps"])))
     complete(wide, [Look(point, batch) for point in wide.points for batch in range(BATCHES)], say)
     request = {"plan": wide.plain(), "backend": backend, "only": plan.extra.get("faults", [])}
-    answer = run_shown("portdet.align.ladder.power", request, say, plan.place / "logs" / f"power-{backend}.log")
-    planted = [Planted(**fault) for fault in answer["planted"]]
-    rows = [Row(**row) for row in answer["rows"]]
+    small = Shelf.of(wide).dump(Look(0)).stat().st_size < SMALL_RUN
+    shares = min(_PROCESSES, os.cpu_count() or 1) if small else 1
+    answer = run_shown(_THIS, {**request, "share": [0, shares]}, say, _log(wide, backend, 0))
+    tried = sorted(answer["tried"])
+    planted, rows = [Planted(**fault) for _, fault, _ in tried], [Row(**row) for _, _, row in tried]
     return judged(backend, planted, rows, answer["healthy"], time.perf_counter() - began)
+
+
+def _log(plan: Plan, backend: str, share: int) -> Path:
+    return plan.place / "logs" / f"power-{backend}{share or ''}.log"
 
 
 def _points(plan: Plan) -> tuple[int, ...]:
@@ -85,16 +97,26 @@ def judged(
 class Trial:
     """The bank on one backend, in this process."""
 
-    def __init__(self, plan: Plan, backend: str) -> None:
-        self.plan, self.backend = plan, backend
+    def __init__(self, plan: Plan, backend: str, share: int = 0, threads: int = 0) -> None:
+        self.plan, self.backend, self.threads = plan, backend, threads
         self.case = planned(plan, backend)
-        self.folder = plan.place / "sources" / "faulty"
+        self.folder = plan.place / "sources" / f"faulty-{backend}{share or ''}"
         self.whole = self._open("healthy")  # faults at the edge need no other session
 
     def _open(self, name: str, planting: Planting | None = None) -> Session:
         """Eager: the gates are tried here, and to compile every fault would take longer than all the rest."""
         detector, recipe = (planting.detector, planting.recipe) if planting else (None, None)
-        return open_case(self.case, self.folder / name, detector=detector, recipe=recipe, mode="eager")
+        return open_case(
+            self.case, self.folder / name, detector=detector, recipe=recipe, threads=self.threads, mode="eager"
+        )
+
+    def told(self, place: int, total: int, fault: Fault, planting: Planting) -> tuple[int, Any, Any]:
+        """`tried`, in plain data, and a line for whoever waits."""
+        found, row = self.tried(place, fault, planting)
+        how = f"caught by {found.gate}, first in {found.first}" if found.caught else "MISSED"
+        wrong = "" if found.named or not found.caught else f" instead of {found.expected}"
+        tell(f"fault {place + 1} of {total}, {fault.name}: {how}{wrong}")
+        return place, asdict(found), asdict(row)
 
     def tried(self, number: int, fault: Fault, planting: Planting) -> tuple[Planted, Row]:
         """Plant one fault and see what is found."""
@@ -159,18 +181,24 @@ def _gate(row: Row, point: int) -> str:
 
 
 def work(request: Any) -> Any:
+    """One share of the bank; the first share starts the others, which end with it."""
+    number, shares = request["share"]
     plan, only = Plan.of(request["plan"]), set(request["only"])
-    trial = Trial(plan, request["backend"])
+    others: list[Any] = []
+    threads = []
+    for other in range(1, shares) if not number else ():
+        asked = {**request, "share": [other, shares]}, tell, _log(plan, request["backend"], other)
+        threads.append(Thread(target=lambda asked=asked: others.append(run_shown(_THIS, *asked)), daemon=True))
+        threads[-1].start()
+    trial = Trial(plan, request["backend"], number, max(1, (os.cpu_count() or 1) // shares) if shares > 1 else 0)
     bank = [pair for pair in applicable(BANK, trial.case) if not only or pair[0].name in only]
-    planted, rows = [], []
-    for number, (fault, planting) in enumerate(bank, start=1):
-        found, row = trial.tried(number, fault, planting)
-        how = f"caught by {found.gate}, first in {found.first}" if found.caught else "MISSED"
-        wrong = "" if found.named or not found.caught else f" instead of {found.expected}"
-        tell(f"fault {number} of {len(bank)}, {fault.name}: {how}{wrong}")
-        planted.append(asdict(found))
-        rows.append(asdict(row))
-    return {"planted": planted, "rows": rows, "healthy": trial.healthy()}
+    tried = [trial.told(place, len(bank), *bank[place]) for place in range(number, len(bank), shares)]
+    healthy = [] if number else trial.healthy()
+    for thread in threads:
+        thread.join()
+    if len(others) < len(threads):
+        raise PortdetError("a process that tried planted faults failed", where=str(plan.place / "logs"))
+    return {"tried": tried + [one for answer in others for one in answer["tried"]], "healthy": healthy}
 
 
 if __name__ == "__main__":
