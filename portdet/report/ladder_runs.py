@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -39,7 +40,10 @@ def ranks(report: LadderReport) -> str:
 
 def training(report: LadderReport, folder: Path) -> str:
     """Curves over the seeds, the equivalence tests, then the tables of the first seed's runs."""
-    body = _body(report, "train") + _tests(report)
+    outcomes = [o for o in report.outcomes if o.level == "train"]
+    said = "" if report.training else _guilty(report, outcomes)  # its checks say it
+    body = findings(report, outcomes) if outcomes else ""
+    body += charts(report, "train") + _tests(report) + said + facts(report, outcomes)
     if report.training:
         left_out = {"Ran on", *(["Curves"] if _series(report, "train") else [])}
         parts = [part for part in align_page.parts(report.training, folder) if part[0] not in left_out]
@@ -61,13 +65,19 @@ _HEAD = (
 
 
 def _tests(report: LadderReport) -> str:
-    found = [(o, interval) for o in report.outcomes if o.level == "train" for interval in o.intervals]
+    found = [(o, _judged(o, interval)) for o in report.outcomes if o.level == "train" for interval in o.intervals]
     if not found:
         return ""
     edges = [abs(x) for _, i in found for x in (i.low, i.high, i.mean, i.margin) if math.isfinite(x)]
     rows = (_interval_row(report, o, interval, 1.15 * max(edges)) for o, interval in found)
     note = f'<h3>Equivalence</h3><p class="quiet">{_TOST.format(report.margin)}</p>'
     return note + table(_HEAD, rows, kind="tests", name="equivalence")
+
+
+def _judged(outcome: Outcome, it: Interval) -> Interval:
+    """Runs that have learnt nothing lie close to each other, too: what the level leaves unjudged is not equivalent."""
+    unjudged = any(row.name == it.name and row.status == "unjudged" for row in outcome.rows)
+    return replace(it, verdict="inconclusive") if unjudged else it
 
 
 def _interval_row(report: LadderReport, outcome: Outcome, it: Interval, scale: float) -> str:

@@ -194,3 +194,13 @@ def test_curves_of_others_are_one_more_column() -> None:
     assert "torch ✓ done" in text
     report.outcomes[1].passed = True
     assert "published curves ✓ equivalent" in text_of(ladder_page.page(report, Path()))
+
+
+def test_an_interval_of_runs_that_learnt_nothing_is_not_equivalent() -> None:
+    """AP50 of 0.001 lies inside of any margin; the level leaves it unjudged, so the table may not praise it."""
+    it = Interval("AP50 final", 0.0, -0.001, 0.001, 0.1, 2, "equivalent", 1.0, 2)
+    report = LadderReport("x", "Inconclusive.", None, "torch", ["torch", "paddle"], ["train"])
+    report.outcomes = [Outcome.of("train", "paddle", [Row("AP50 final", "unjudged", "too low")], intervals=[it])]
+    assert "✓ equivalent" not in text_of(ladder_page.page(report, Path()))
+    report.outcomes[0].rows[0].status = "noise"
+    assert "✓ equivalent" in text_of(ladder_page.page(report, Path()))
