@@ -99,7 +99,7 @@ def test_planted_faults_are_found_where_they_begin(fault: Callable[[Array], Arra
     guilty = [row.step for row in found.rows if row.guilty]
     assert found.passed is False
     assert step <= guilty[0] <= step + 1
-    assert f"Different at step {guilty[0]}" in found.words
+    assert f"At step {guilty[0]}" in found.words
 
 
 def test_one_run_that_an_activation_throws_off_is_no_alarm() -> None:

@@ -42,7 +42,7 @@ def test_equal_trainings_that_scatter_are_equivalent() -> None:
     reference, other = [0.60, 0.63, 0.58, 0.61, 0.59], [0.61, 0.62, 0.59, 0.60, 0.60]
     found = compared(arm("torch", reference), arm("paddle", other), 0.1)
     assert found.passed
-    assert "Equivalent: AP50 +0.002, 90 % interval -0.008 to +0.012, margin 0.1, 5 seeds" in found.words
+    assert "AP50 +0.002, 90 % interval -0.008 to +0.012, margin 0.1, 5 seeds" in found.words
     assert found.checked == 5 * 5 + 3  # weights, learning rates, EMA, batches, first losses of each; three scores
     assert [(i.name, i.runs, i.verdict) for i in found.intervals] == [
         (name, 5, "equivalent") for name in ("AP50 final", "AP final", "curve area")
@@ -58,11 +58,11 @@ def test_a_shift_beyond_the_margin_is_different_and_one_near_it_is_open() -> Non
     found = compared(arm("torch", reference), arm("paddle", worse), 0.1)
     assert found.passed is False
     assert found.first == "AP50 final"
-    assert "Different: AP50 final: different: -0.200" in found.words
+    assert "AP50 final: different: -0.200" in found.words
     assert found.facts["epochs that differ"].startswith("1, 2, 3, 4 of 4")
     near = compared(arm("torch", reference), arm("paddle", [final - 0.1 for final in reference[::-1]]), 0.1)
     assert near.passed is None
-    assert near.words.startswith("Inconclusive: AP50 final: -0.100")
+    assert near.words.startswith("AP50 final: -0.100")
 
 
 def test_few_scattered_pairs_are_open_and_the_seeds_that_would_do_are_named() -> None:
@@ -76,6 +76,7 @@ def test_trainings_that_learned_nothing_are_not_called_equivalent() -> None:
     found = compared(arm("torch", [0.01, 0.02, 0.0]), arm("paddle", [0.02, 0.01, 0.01]), 0.1)
     assert found.passed is None
     assert "no run's AP50 exceeds the margin" in found.words
+    assert [i.verdict for i in found.intervals] == ["inconclusive"] * 3
 
 
 def test_one_pair_passes_by_todays_rule_and_claims_no_equivalence() -> None:
@@ -207,7 +208,7 @@ def test_each_seed_has_its_own_weights_shared_by_the_backends(tmp_path: Path, fa
     assert "SD 0.010 over 3 seeds" in found[0].words
     assert side_by_side.passed
     assert [run.name for run in side_by_side.backends] == ["torch", "paddle"]
-    assert side_by_side.verdict.startswith("paddle: Equivalent")
+    assert side_by_side.verdict.startswith("paddle: equivalent: AP50")
 
 
 def test_finished_trainings_are_kept_and_say_the_same(tmp_path: Path, fake: FakeRuns) -> None:

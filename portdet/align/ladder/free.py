@@ -100,7 +100,7 @@ def _run(plan: Plan, backend: str, seeds: Sequence[int], say: Say) -> list[list[
 
 def _words(envelope: Envelope, rows: Sequence[Row]) -> str:
     if first := next((row for row in rows if row.guilty), None):
-        return f"Different at step {first.step}: the loss {first.words}."
+        return f"At step {first.step} the loss {first.words}."
     before = [row.ratio for row in rows if row.name == "loss"]
     words = (
         f"Its loss follows the reference's for {len(before)} steps, within {max(before, default=0):.2g} times the noise"

@@ -102,14 +102,14 @@ def compared(reference: Arm, candidate: Arm, margin: float) -> Outcome:
         for check in exact_checks([run.trace for run in pair], [reference.name, candidate.name])
     ]
     tests = _tests(pairs, margin)
+    learned = max(run.score("AP50 final") for pair in pairs for run in pair) > margin
     if several:
-        learned = max(run.score("AP50 final") for pair in pairs for run in pair) > margin
         rows += [_score_row(name, tests.get(name), learned) for name in SCORES]
     else:
         rows.append(_single_row(pairs[0], margin))
     found = Outcome.of(
         LEVEL, candidate.name, rows, series=candidate.series(), facts=_facts(pairs, tests, candidate),
-        intervals=[_interval(name, test) for name, test in tests.items()],
+        intervals=[_interval(name, test, learned) for name, test in tests.items()],
     )  # fmt: skip
     found.words = _words(found, tests, margin)
     if candidate.failed:
@@ -161,10 +161,10 @@ def _single_row(pair: tuple[Run, Run], margin: float) -> Row:
     return Row("AP50 final", status, f"{ours:.3f} and {theirs:.3f}, margin {margin:g}; one run each", tolerance=margin)
 
 
-def _interval(name: str, test: Paired) -> Interval:
-    one = test.n == 1
+def _interval(name: str, test: Paired, learned: bool) -> Interval:
+    one, verdict = test.n == 1, test.verdict if learned or test.verdict != "equivalent" else "inconclusive"
     return Interval(
-        name, test.mean, test.low, test.high, test.margin, test.n, test.verdict,
+        name, test.mean, test.low, test.high, test.margin, test.n, verdict,
         power=None if one else test.power, needed=None if one else test.needed,
     )  # fmt: skip
 
@@ -197,16 +197,16 @@ def _epochs_that_differ(pairs: Sequence[tuple[Run, Run]]) -> str:
 def _words(found: Outcome, tests: dict[str, Paired], margin: float) -> str:
     if found.first:
         row = next(row for row in found.rows if row.guilty)
-        return f"Different: {row.name.removeprefix('rule/')}: {row.words}."
+        return f"{row.name.removeprefix('rule/')}: {row.words}."
     final = tests["AP50 final"]
     if final.n == 1:
         return f"No gross difference: AP50 {final.words()}."
     undecided = next((row for row in found.rows if row.status == "unjudged"), None)
     if undecided is None:
-        return f"Equivalent: AP50 {final.words()}."
+        return f"AP50 {final.words()}."
     test = tests[undecided.name]
     advice = f"; about {test.needed} seeds would show equivalence, if there is any" if test.needed > test.n else ""
-    return f"Inconclusive: {undecided.name}: {undecided.words.removeprefix('inconclusive: ')}{advice}."
+    return f"{undecided.name}: {undecided.words.removeprefix('inconclusive: ')}{advice}."
 
 
 def _scatter(reference: Arm) -> Outcome:
@@ -244,7 +244,8 @@ def _summary(plan: Plan, names: Sequence[str], outcomes: Sequence[Outcome], arms
             for each in outcomes for row in each.rows
         ]  # fmt: skip
         run.passed = False if False in states else None if None in states else True
-        run.verdict = " ".join(f"{each.backend}: {each.words}" for each in outcomes[1:])
+        word = {True: "equivalent", False: "different", None: "undecided"}
+        run.verdict = " ".join(f"{each.backend}: {word[each.passed]}: {each.words}" for each in outcomes[1:])
     failed = [name for name in names if arms[name].failed]
     if failed:
         run.passed = run.passed and None
