@@ -254,7 +254,7 @@ def test_what_is_apart_on_one_batch_alone_is_a_kink() -> None:
         rows = {row.name: row for row in rows_at(whole(), case(), bent(session, apart, name), 0)}
         assert rows[f"grad/{name}"].status == "kink"
         assert rows[f"grad/{name}"].ratio > 10
-        assert "on this batch alone" in rows[f"grad/{name}"].words
+        assert "; not on that of step " in rows[f"grad/{name}"].words
         assert first([*rows.values()]) is None
     found = first(rows_at(whole(), case(), bent(session, steps, name), 0))
     assert found is not None

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from portdet.align.compare import Finding, Result
 from portdet.align.ladder import shown
+from portdet.align.ladder.looks import lenient, within_jumps
 from portdet.align.ladder.numbers import NUMBERS, home, outcomes, words
 from portdet.align.ladder.outcome import FALSE_ALARMS, GUILTY, Outcome, Row, from_plain, to_plain
 from portdet.align.ladder.plan import Plan
@@ -131,6 +133,40 @@ def test_words_name_the_first_guilty_row_and_its_step() -> None:
     assert words([broken, *rows], 16) == "Different: lr is 0.2 instead of 0.1 at step 2."
     assert words([], 16) == "Nothing was looked at."
     assert "broken" in GUILTY
+
+
+def result(**apart: float) -> Result:
+    names = {"grad_a": "grad/a", "grad_b": "grad/b", "state": "step/weights/a", "mean": "step/weights/n.running_mean"}
+    return Result([Finding(names[key], "different", max_rel=value) for key, value in apart.items()])
+
+
+JUMPS = {"grad/a": 0.01, "grad/b": 1e-6, "step/weights/a": 0.01}
+
+
+def test_jumps_of_the_reference_itself_excuse_gradients_and_what_comes_of_them() -> None:
+    suspects = {"grad/a", "step/weights/a"}
+    jumped = result(grad_a=0.02, state=0.02)
+    assert within_jumps([jumped] * 3, suspects, JUMPS) == suspects
+    assert within_jumps([jumped, jumped, result(grad_a=0.05, state=0.02)], suspects, JUMPS) == set()
+    assert within_jumps([jumped] * 3, suspects, {}) == set()
+
+
+def test_a_fault_of_the_optimiser_is_not_excused() -> None:
+    """Its gradients are the reference's: that the state jumps elsewhere is no excuse."""
+    alone = result(state=0.02)
+    assert within_jumps([alone] * 3, {"step/weights/a"}, JUMPS) == set()
+    kinked = result(grad_a=0.02, state=0.02)
+    assert within_jumps([kinked, kinked, alone], {"step/weights/a"}, JUMPS) == set()
+
+
+def test_a_gradient_that_never_jumps_is_not_excused() -> None:
+    assert within_jumps([result(grad_b=1e-5)] * 3, {"grad/b"}, JUMPS) == set()
+
+
+@pytest.mark.parametrize(("apart", "status"), [(8.4e-6, "doubtful"), (2e-5, "different")])
+def test_a_less_exact_mean_of_many_values_is_no_fault(apart: float, status: str) -> None:
+    assert lenient(result(mean=apart)).findings[0].status == status
+    assert lenient(result(state=apart)).findings[0].status == "different"
 
 
 # ------------------------------------------------------------------ children

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from portdet.align.compare import Dump, DumpWriter, Envelope, Result, compare
+from portdet.align.compare.judge import DOUBTFUL
 from portdet.align.ladder.case import Case
 from portdet.align.ladder.outcome import Row
 from portdet.align.ladder.plan import Plan
@@ -26,6 +27,8 @@ from portdet.session import Array, Arrays, Session, StepValues
 
 BATCHES = 3
 CANDIDATE, HELD_OUT = 1000, 2000  # first seeds of a candidate's runs and of held-out ones; self-runs count from 0
+STATISTICS = (".running_mean", ".running_var")
+INEXACT_SUM = 2.0**-16  # of the largest value; 128 ulp
 RUNS = 3  # of a candidate, whose median counts
 SMALL_RUN = 1 << 27  # bytes of a run that is kept in memory until it is compared; larger ones go to the disk
 
@@ -96,6 +99,14 @@ class Shelf:
         path = self.dump(look)
         return _opened(path, path.stat().st_mtime_ns)
 
+    def jumps(self) -> dict[str, float]:
+        """The furthest that each tensor lies apart in any self-run of any look."""
+        found: dict[str, float] = {}
+        for path in self.folder.glob("noise*.json"):
+            for name, noise in Envelope.load(path).noise.items():
+                found[name] = max([found.get(name, 0.0), *noise.max_rel])
+        return found
+
     def envelope(self, look: Look) -> Envelope:
         path = self.noise(look)
         return _envelope(path, path.stat().st_mtime_ns)
@@ -155,7 +166,7 @@ def looked_at(
         wanted = partial(_wanted, levels=levels, inside=kernels(plan, case))
         reference, *others = (Some(run, wanted) for run in (shelf.opened(look), *runs))
         truth = Dump(shelf.truth(look)) if shelf.truth(look).is_file() else None
-        return compare(reference, others, shelf.envelope(look), float64=truth)
+        return lenient(compare(reference, others, shelf.envelope(look), float64=truth))
 
 
 def _kept(show: Callable[..., None], path: Path | None) -> Mapping[str, Array]:
@@ -216,27 +227,61 @@ def judged(
     shelf, levels = Shelf.of(plan), levels_at(plan, point)
     seeds = range(first_seed, first_seed + RUNS)
 
+    results: list[Result] = []
+
     def look_at(batch: int) -> Result:
         look = Look(point, batch)
         if not shelf.has(look, levels):
             if make is None:
                 raise LooksMissing([look])
             make([look])
-        return looked_at(plan, case, session, look, seeds, values)
+        results.append(looked_at(plan, case, session, look, seeds, values))
+        return results[-1]
 
     result = look_at(0)
     suspects = {finding.name for finding in result.findings if finding.status == "different"}
-    cleared: dict[str, int] = {}
+    cleared: dict[str, str] = {}
     for batch in range(1, BATCHES):
         if suspects:
             still = {finding.name for finding in look_at(batch).guilty()}
-            cleared |= dict.fromkeys(suspects - still, Look(point, batch).step(case))
+            cleared |= dict.fromkeys(suspects - still, f"not on that of step {Look(point, batch).step(case)}")
             suspects &= still
+    if suspects:
+        jumps = "with other states or batches the reference jumps as far against itself"
+        cleared |= dict.fromkeys(within_jumps(results, suspects, shelf.jumps()), jumps)
     rows = []
     for finding in result.findings:
         row = Row(step=point, **asdict(finding))
         if finding.name in cleared:
             row.status = "kink"
-            row.words = f"on this batch alone {row.words}; not on that of step {cleared[row.name]}"
+            row.words = f"on this batch {row.words}; {cleared[row.name]}"
         rows.append(row)
     return rows
+
+
+def within_jumps(results: Sequence[Result], suspects: set[str], jumps: Mapping[str, float]) -> set[str]:
+    """Of tensors that are different on all batches, those that activations on the other side of zero account for.
+
+    A framework whose sums are less exact than a one-ulp change flips more of them than the self-runs do, in some layers
+    on two batches of three. Excused are gradients that lie apart no further than 4 times what the reference itself
+    shows anywhere; and the state after the step, if there was such a gradient on every batch, because clipping by the
+    norm carries it to all weights. A fault of the optimiser leaves the gradients alone, and is not excused.
+    """
+    found = [{finding.name: finding for finding in result.findings} for result in results]
+    near = {name for name in suspects if all(one[name].max_rel <= DOUBTFUL * jumps.get(name, 0.0) for one in found)}
+    jumped = [
+        any(f.status == "different" and f.max_rel <= DOUBTFUL * jumps.get(f.name, 0.0)
+            for f in result.findings if f.level == "grad")
+        for result in results
+    ]  # fmt: skip
+    return {name for name in near if name.startswith("grad/") or (name.startswith("step/") and all(jumped))}
+
+
+def lenient(result: Result) -> Result:
+    """Batch norm's statistics are sums of as many values as a layer has pixels. MindSpore and Paddle on CPUs lose up to
+    70 ulp in 131,072, where torch loses 3: that is no fault of the network."""
+    for finding in result.findings:
+        statistic = finding.name.endswith(STATISTICS) and finding.level == "step"
+        if finding.status == "different" and statistic and finding.max_rel < INEXACT_SUM:
+            finding.status = "doubtful"
+    return result
