@@ -134,10 +134,7 @@ def measure(config: Config, *, steps: int, synthetic: bool) -> dict[str, Any]:
                     step()
                 return
             bare.run(variants.bare_step, block, skip)
-            pair = [(ema, variants.with_ema), (plain, variants.without_ema)]
-            for turn in range(block):  # with, without, without, with: what drifts meanwhile counts for neither
-                for timed, step in pair if turn % 2 == 0 else reversed(pair):
-                    timed.run(step, 1, 0)
+            _in_turn([(ema, variants.with_ema), (plain, variants.without_ema)], block)
 
         held = next(loader.epoch(0))
         with Path(os.devnull).open("w") as nowhere:
@@ -168,6 +165,13 @@ def measure(config: Config, *, steps: int, synthetic: bool) -> dict[str, Any]:
             "ema_share_error": error / median(plain.wall),
             "convolution_gflops": CONVOLUTION_FLOPS / variants.bare.convolution_seconds(variants.options) / 1e9,
         }
+
+
+def _in_turn(pair: list[tuple[Times, Step]], count: int) -> None:
+    """A, B, B, A, ...: what drifts meanwhile counts for neither."""
+    for turn in range(count):
+        for times, step in pair if turn % 2 == 0 else reversed(pair):
+            times.run(step, 1, 0)
 
 
 def _middle(values: Sequence[float]) -> tuple[float, float]:
