@@ -19,7 +19,7 @@ from portdet.align.compare.envelope import Envelope, Median, false_alarms
 from portdet.align.compare.judge import compare
 from portdet.align.compare.perturb import perturb
 from portdet.align.compare.result import Finding, Result
-from portdet.align.compare.sketch import Sketches, sketch
+from portdet.align.compare.sketch import Sketches
 
 __all__ = [
     "Dump",
@@ -32,5 +32,4 @@ __all__ = [
     "compare",
     "false_alarms",
     "perturb",
-    "sketch",
 ]
