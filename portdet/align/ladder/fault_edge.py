@@ -9,7 +9,7 @@ import numpy as np
 
 from portdet.align.ladder.fault_graph import entry, of_class
 from portdet.align.ladder.fault_planting import Fault, Planting, Subject
-from portdet.align.ladder.fault_recipe import first_trained, trained, updated
+from portdet.align.ladder.fault_recipe import any_update, trained
 from portdet.align.ladder.fault_session import Edge, Taken
 from portdet.session import Array, Arrays, Batch
 
@@ -69,7 +69,7 @@ def _without_momentum(subject: Subject) -> tuple[Edge, tuple[str, ...]]:
     def loads(state: Arrays) -> Arrays:
         return {name: np.zeros_like(a) if name.startswith("momentum/") else a for name, a in state.items()}
 
-    return Edge(loads=loads), updated(first_trained(subject))
+    return Edge(loads=loads), any_update(subject)
 
 
 def _average_anew(subject: Subject) -> tuple[Edge, tuple[str, ...]] | None:
@@ -163,10 +163,6 @@ def _stepped(change: Callable[[Subject, Taken], Arrays], first: Callable[[Subjec
         return Edge(stepped=lambda taken: {**taken.after, **change(subject, taken)}), first(subject)
 
     return plant
-
-
-def _first_update(subject: Subject) -> tuple[str, ...]:
-    return updated(first_trained(subject))
 
 
 def _directions(subject: Subject, taken: Taken) -> Arrays:
@@ -271,7 +267,7 @@ def _held_rate(subject: Subject) -> tuple[Edge, tuple[str, ...]] | None:
     first = subject.values(0)
     if subject.values(1).lr == first.lr:
         return None
-    return Edge(values=lambda values, step: replace(values, lr=first.lr)), _first_update(subject)
+    return Edge(values=lambda values, step: replace(values, lr=first.lr)), any_update(subject)
 
 
 def _average_off(subject: Subject) -> tuple[Edge, tuple[str, ...]]:
@@ -282,11 +278,11 @@ OPTIMISER = [
     _edge("rate of the first step held", "a number compiled into the graph of the step", _held_rate, since=1),
     _edge("decay of the average 1 % off", "half precision of a constant", _averaging(_average_off)),
     _edge("rate inside the velocity", "Caffe's and Keras' momentum, which remembers old rates",
-          _stepped(_rate_inside, _first_update)),
+          _stepped(_rate_inside, any_update)),
     _edge("gradient dampened", "v = m v + (1 - m) g, dampening of another framework",
-          _stepped(_dampened, _first_update)),
+          _stepped(_dampened, any_update)),
     _edge("decay decoupled from the gradient", "AdamW's decay under the name of L2", _stepped(_decoupled, _decayed)),
-    _edge("a step not taken", "an overflow that was none (mindyolo #203)", _stepped(_no_step, _first_update)),
+    _edge("a step not taken", "an overflow that was none (mindyolo #203)", _stepped(_no_step, any_update)),
     _edge("biased running variance", "Paddle stores the variance over n, torch over n - 1",
           _stepped(_biased_variance, lambda s: ("step/weights/*.running_var",))),
     _edge("average copies statistics", "YOLOv5's older average left the norms' buffers out",

@@ -25,7 +25,7 @@ def _in(method: str, op: str, *numbers: float) -> Pick:
 
 
 def _with_number(
-    name: str, real: str, method: str, op: str, field: str, others: tuple[float, float], first: str
+    name: str, real: str, method: str, op: str, field: str, others: tuple[float, float], *first: str
 ) -> Fault:
     """The number of a field of the model, where a spec function uses it, exchanged for the first of `others` that it
     is not."""
@@ -35,7 +35,7 @@ def _with_number(
         other = next(value for value in others if value != number)
         pick = _in(method, op, number) if number is not None else _never
         faulty, sites = edited(graph, pick, lambda node: again(node, node.args[0], other))
-        return Planting((first,), holding(subject.detector, faulty)) if sites else None
+        return Planting(first, holding(subject.detector, faulty)) if sites else None
 
     return Fault(name, real, "graph", plant)
 
@@ -62,17 +62,14 @@ def _if(fault: Fault, field: str) -> Fault:
     return Fault(fault.name, fault.real, fault.where, plant)
 
 
-def _anchor_turned(subject: Subject) -> Planting | None:
-    """Height and width of the first oblong anchor of the coarsest level exchanged, wherever it is used."""
-    anchors = [tuple(pair) for pair in getattr(subject.detector.fields, "anchors", ())]
-    turned = next((pair for pair in anchors[-3:] if pair[0] != pair[1]), None)
-    if turned is None:
-        return None
+def _anchors_turned(subject: Subject) -> Planting | None:
+    """Height and width of every anchor exchanged, wherever they are used."""
+    anchors = {tuple(pair) for pair in getattr(subject.detector.fields, "anchors", ()) if pair[0] != pair[1]}
 
     def of(values: Any) -> Any:
         if not isinstance(values, tuple | list):
             return values
-        return tuple(reversed(values)) if tuple(values) == turned else tuple(of(item) for item in values)
+        return tuple(reversed(values)) if tuple(values) in anchors else tuple(of(item) for item in values)
 
     faulty, sites = edited(
         subject.detector.graph,
@@ -108,7 +105,7 @@ def _scaled_gradient(node: Node) -> Any:
 
 
 LOSS = [
-    Fault("an anchor turned", "height before width in one framework's lists", "graph", _anchor_turned),
+    Fault("anchors turned", "height before width in one framework's lists", "graph", _anchors_turned),
     line("mean for sum", "torch's default reduction for darknet's sum (Paddle #34900)", _in("level_loss", "sum"),
          lambda node: ops.mean(node.args[0], axis=None), XY),
     line("no half in the size's loss", "the squared error with a factor more, which no shape shows",
@@ -175,7 +172,7 @@ PPYOLO = [
          _in("add_coordinates", "mul", 2.0), lambda node: again(node, node.args[0], 0.5), _coordinates),
     Fault("factor of the IoU-aware score", "PP-YOLOv2's 0.5 for PP-YOLO's 0.4", "graph", _aware_factor),
     _with_number("scale_x_y left out", "Grid Sensitive missing in decoding", "within", "mul", "scale_x_y",
-                 (1.0, 1.05), PREDICT[0]),
+                 (1.0, 1.05), *PREDICT, *XY),
     _with_number("factor of the IoU term", "2.5 left at 1", "level_loss", "mul", "iou_weight", (1.0, 2.5), "loss/iou"),
     _if(line("gradient through the IoU-aware target", "the target's detach forgotten",
              _in("level_loss", "stop_gradient"), lambda node: node.args[0], ("grad/output*",)), "iou_aware"),

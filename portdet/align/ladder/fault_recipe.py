@@ -23,8 +23,10 @@ def trained(subject: Subject) -> list[str]:
     return [name for name in subject.detector.graph.weights() if name in chosen]
 
 
-def first_trained(subject: Subject) -> str:
-    return trained(subject)[0]
+def any_update(subject: Subject) -> tuple[str, ...]:
+    """For a rule of all updates. In the order of appearance the first that shows it may be any: of some weights the
+    update is less than an ulp in the first steps, or lost in what rounding does to their gradients."""
+    return tuple(place for name in trained(subject) for place in updated(name))
 
 
 def _recipe(
@@ -39,10 +41,6 @@ def _recipe(
         return None if faulty == subject.recipe else Planting(first(subject), recipe=faulty, since=since)
 
     return Fault(name, real, "recipe", plant)
-
-
-def _first_update(subject: Subject) -> tuple[str, ...]:
-    return updated(first_trained(subject))
 
 
 def _any_kernel(subject: Subject) -> tuple[str, ...]:
@@ -76,7 +74,7 @@ def _faster_biases(recipe: Recipe) -> Recipe:
 
 
 def _frozen(subject: Subject) -> Planting | None:
-    name = first_trained(subject)
+    name = trained(subject)[0]
     groups = tuple(Group(tuple(n for n in g.names if n != name), g.weight_decay, g.lr_scale)
                    for g in subject.recipe.groups)  # fmt: skip
     return Planting((f"grad/{name}",), recipe=replace(subject.recipe, groups=groups))
@@ -88,14 +86,14 @@ RECIPE = [
     _recipe("decay half as large", "the gradient of w^2 for that of w^2 / 2, as L2 of another framework",
             _decay_times(0.5), _any_kernel),
     _recipe("no decay", "an argument of another framework's optimiser that is ignored", _decay_times(0.0), _any_kernel),
-    _recipe("momentum 0.95", "a default of another system", lambda r: replace(r, momentum=0.95), _first_update,
+    _recipe("momentum 0.95", "a default of another system", lambda r: replace(r, momentum=0.95), any_update,
             since=1),
     _recipe("Nesterov", "YOLOv5's SGD in a port of a detector with plain momentum",
-            lambda r: replace(r, nesterov=not r.nesterov), _first_update),
+            lambda r: replace(r, nesterov=not r.nesterov), any_update),
     _recipe("gradients clipped at half", "another norm, or a mean over ranks before it",
-            lambda r: replace(r, clip_norm=r.clip_norm / 2 or 10.0), _first_update),
+            lambda r: replace(r, clip_norm=r.clip_norm / 2 or 10.0), any_update),
     _recipe("gradients clipped by group", "miemiedetection clips each group by itself, ppdet all together",
-            lambda r: replace(r, clip_groups=not r.clip_groups) if r.clip_norm else r, _first_update),
+            lambda r: replace(r, clip_groups=not r.clip_groups) if r.clip_norm else r, any_update),
     _recipe("biases at twice the rate", "Caffe's and Paddle's bias_lr_factor 2", _faster_biases, _any_plain),
     Fault("first layer frozen", "freeze_at counted from another stage, as in miemiedetection's ResNet", "recipe",
           _frozen),

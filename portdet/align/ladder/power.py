@@ -47,7 +47,9 @@ def outcome(plan: Plan, say: Say) -> Outcome:
     """Try the bank on `plan.faulty` (else on the reference). The reference makes what is missing of its own first."""
     began = time.perf_counter()
     backend = plan.faulty or plan.reference
-    wide = replace(plan, points=_points(plan), levels=tuple(dict.fromkeys([*plan.levels, "steps"])))
+    wide = replace(
+        plan, points=_points(plan, planned(plan, backend).steps), levels=tuple(dict.fromkeys([*plan.levels, "steps"]))
+    )
     complete(wide, [Look(point, batch) for point in wide.points for batch in range(BATCHES)], say)
     request = {"plan": wide.plain(), "backend": backend, "only": plan.extra.get("faults", [])}
     small = Shelf.of(wide).dump(Look(0)).stat().st_size < SMALL_RUN
@@ -62,9 +64,11 @@ def _log(plan: Plan, backend: str, share: int) -> Path:
     return plan.place / "logs" / f"power-{backend}{share or ''}.log"
 
 
-def _points(plan: Plan) -> tuple[int, ...]:
-    """The start, and the first point at which momentum and average have a past."""
-    return 0, min((point for point in plan.points if point >= 2), default=2)
+def _points(plan: Plan, steps: int) -> tuple[int, ...]:
+    """The start; the first point at which momentum and average have a past; for what is not caught there, the last one,
+    where an untrained head no longer predicts boxes so large that nothing else counts beside them."""
+    later = [point for point in plan.points if 2 <= point < steps] or [2]
+    return tuple(dict.fromkeys((0, later[0], later[-1])))
 
 
 def judged(
