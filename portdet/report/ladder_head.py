@@ -102,5 +102,5 @@ def _rung(report: LadderReport, level: str, backend: str) -> str:
 
 def _figures(outcome: Outcome) -> list[str]:
     figures = [f"{outcome.checked:,} checked"] if outcome.checked else []
-    figures += [f"{outcome.guilty:,} guilty"] if outcome.guilty else []
+    figures += [f"{outcome.guilty:,} {'missed' if outcome.level == 'power' else 'guilty'}"] if outcome.guilty else []
     return [*figures, *([f"ratio {ratio(outcome.ratio)}"] if outcome.ratio else [])]

@@ -8,7 +8,7 @@ from portdet.report.html import cell, section, swatch, table, words_table
 from portdet.report.ladder_data import LadderReport
 from portdet.report.ladder_parts import facts, findings, index_of
 from portdet.report.ladder_words import breakable, status
-from portdet.report.outcome import FALSE_ALARMS, Planted
+from portdet.report.outcome import FALSE_ALARMS, Outcome, Planted
 
 _YES, _NO = '<span class="ok">✓ yes</span>', '<span class="failed">✗ no</span>'
 
@@ -21,7 +21,7 @@ def power(report: LadderReport) -> str:
     body = findings(report, outcomes)
     for outcome in outcomes:
         body += _bars(outcome.planted) + _gates(outcome.planted) if outcome.planted else ""
-        body += _faults(outcome.planted) if outcome.planted else ""
+        body += _faults(outcome) if outcome.planted else ""
         unsure = [row for row in outcome.rows if not outcome.planted or row.status not in ("caught", "missed")]
         rows = [[escape(row.name), status(row), escape(row.words)] for row in unsure]
         body += words_table(["fault", "verdict", ""], rows, long=len(rows) > 12) if rows else ""
@@ -60,7 +60,10 @@ def _gates(planted: list[Planted]) -> str:
     return f'<p class="quiet">Caught first by gate: {parts}.</p>' if parts else ""
 
 
-def _faults(planted: list[Planted]) -> str:
+def _faults(outcome: Outcome) -> str:
+    """One row a fault, missed and wrongly named ones first; rest on a name to read what it stands for."""
+    words = {row.name: row.words for row in outcome.rows}
+    planted = sorted(outcome.planted, key=lambda fault: (fault.caught, fault.named))
     rules = list(dict.fromkeys(rule for fault in planted for rule in fault.rules))
     head = ["fault", "", "gate", "named first", "rightly", *map(escape, rules)]
     lines = []
@@ -71,9 +74,11 @@ def _faults(planted: list[Planted]) -> str:
             f"<td>{'' if rule not in fault.rules else '✓' if fault.rules[rule] else '—'}</td>" for rule in rules
         )
         right = (_YES if fault.named else _NO) if fault.caught else ""
+        note = escape(words.get(fault.name, ""))
         lines.append(
-            f'<tr><th class="words-cell">{escape(fault.name)}</th><td>{mark}</td>{cell(escape(fault.gate))}'
-            f'<td class="name">{breakable(fault.first)}{wanted}</td><td>{right}</td>{others}</tr>'
+            f'<tr><th class="words-cell" title="{note}">{escape(fault.name)}</th><td>{mark}</td>'
+            f'{cell(escape(fault.gate))}<td class="name">{breakable(fault.first)}{wanted}</td><td>{right}</td>'
+            f"{others}</tr>"
         )
     return table(head, lines, kind="faults", long=len(planted) > 12, name="planted faults")
 
