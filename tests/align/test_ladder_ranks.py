@@ -19,7 +19,7 @@ from portdet.conformance import ranks as checklist
 from portdet.errors import PortdetError
 from portdet.session import Batch
 from tests.backends.harness import require
-from tests.conformance.vendor_case import install
+from tests.conformance.vendor_case import install, plant
 
 TINY = ("imgsz=64", "train_count=40", "val_count=4", "batch=4", "model.width=0.0625", "workers=0", "threads=1")
 
@@ -85,7 +85,7 @@ def test_two_processes_are_one(backend: str, tmp_path: Path) -> None:
 def test_a_loss_outside_of_forward_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require("torch")
     install(tmp_path, monkeypatch)
-    monkeypatch.setenv("FAULT", "loss outside forward")
+    plant("loss outside forward", monkeypatch)
     found = looked_at(tmp_path / "run", "broken")
     assert found.passed is False
     assert found.first.startswith("ranks/gradient/")

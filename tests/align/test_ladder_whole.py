@@ -13,7 +13,7 @@ from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.verdict import exit_code
 from portdet.config import load
 from tests.backends.harness import require
-from tests.conformance.vendor_case import install
+from tests.conformance.vendor_case import install, plant
 
 TINY = ("imgsz=64", "scene_size=64", "train_count=16", "val_count=4", "batch=4", "model.width=0.0625", "workers=0",
         "threads=1", "epochs=1")  # fmt: skip
@@ -52,9 +52,9 @@ def test_the_same_command_gives_the_same_numbers(tmp_path: Path) -> None:
 def test_a_fault_is_named_at_the_lowest_level_that_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require("torch")
     install(tmp_path, monkeypatch)
-    monkeypatch.setenv("FAULT", "decay")
+    plant("momentum of the norm", monkeypatch)
     report = LadderJob(plan(tmp_path / "run", "torch", "broken"), print).run()
     assert exit_code(report) == 1
-    assert report.verdict.startswith("Different. broken, level step is the lowest that differs: the momentum of ")
+    assert report.verdict.startswith("Different. broken, level step is the lowest that differs: the running mean of ")
     assert "Below it weights, forward, loss, grad agree." in report.verdict
     assert "Above it steps differs too." in report.verdict

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from portdet.align.ladder import shown
+
 ACME = Path(__file__).with_name("acme")
 
 
@@ -26,3 +28,9 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(folder)
     for name in ("portdet_acme", "portdet_broken"):
         monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def plant(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `broken` be broken so, also in children that the ladder starts with the environment it was started in."""
+    monkeypatch.setenv("FAULT", fault)
+    monkeypatch.setitem(shown.ENVIRONMENT, "FAULT", fault)

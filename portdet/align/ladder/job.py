@@ -7,6 +7,7 @@ is tried again. One backend's crash leaves the others' results as they are.
 from __future__ import annotations
 
 import platform
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -51,6 +52,8 @@ class LadderJob:
         """
         plan = self.plan
         plan.save()
+        for left in plan.place.glob("runs-*"):  # a killed child's dumps
+            shutil.rmtree(left, ignore_errors=True)
         try:
             self._each("ops", ops.outcome)
             self._numbers()
