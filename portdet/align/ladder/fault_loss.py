@@ -10,7 +10,7 @@ from portdet.align.ladder.fault_model import holding, line, next_layer
 from portdet.align.ladder.fault_planting import Fault, Planting, Subject
 from portdet.ir.graph import ModuleGraph, Node, Size, Value
 
-XY, PREDICT = ("loss/xy",), ("forward/predict",)
+XY, PREDICT = ("loss/xy",), ("forward/predict*",)  # all of it, or the scores
 
 
 def _in(method: str, op: str, *numbers: float) -> Pick:

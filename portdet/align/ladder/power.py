@@ -101,8 +101,8 @@ def judged(
 class Trial:
     """The bank on one backend, in this process."""
 
-    def __init__(self, plan: Plan, backend: str, share: int = 0, threads: int = 0) -> None:
-        self.plan, self.backend, self.threads = plan, backend, threads
+    def __init__(self, plan: Plan, backend: str, share: int = 0) -> None:
+        self.plan, self.backend = plan, backend
         self.case = planned(plan, backend)
         self.folder = plan.place / "sources" / f"faulty-{backend}{share or ''}"
         self.whole = self._open("healthy")  # faults at the edge need no other session
@@ -110,9 +110,7 @@ class Trial:
     def _open(self, name: str, planting: Planting | None = None) -> Session:
         """Eager: the gates are tried here, and to compile every fault would take longer than all the rest."""
         detector, recipe = (planting.detector, planting.recipe) if planting else (None, None)
-        return open_case(
-            self.case, self.folder / name, detector=detector, recipe=recipe, threads=self.threads, mode="eager"
-        )
+        return open_case(self.case, self.folder / name, detector=detector, recipe=recipe, mode="eager")
 
     def told(self, place: int, total: int, fault: Fault, planting: Planting) -> tuple[int, Any, Any]:
         """`tried`, in plain data, and a line for whoever waits."""
@@ -194,7 +192,7 @@ def work(request: Any) -> Any:
         asked = {**request, "share": [other, shares]}, tell, _log(plan, request["backend"], other)
         threads.append(Thread(target=lambda asked=asked: others.append(run_shown(_THIS, *asked)), daemon=True))
         threads[-1].start()
-    trial = Trial(plan, request["backend"], number, max(1, (os.cpu_count() or 1) // shares) if shares > 1 else 0)
+    trial = Trial(plan, request["backend"], number)
     bank = [pair for pair in applicable(BANK, trial.case) if not only or pair[0].name in only]
     tried = [trial.told(place, len(bank), *bank[place]) for place in range(number, len(bank), shares)]
     healthy = [] if number else trial.healthy()
