@@ -221,7 +221,7 @@ def test_a_dump_of_sketches_is_a_dump(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("fault", "planting"), planted(), ids=lambda one: getattr(one, "name", ""))
 def test_planted_faults_are_caught_and_their_place_named_first(fault: Fault, planting: Planting) -> None:
-    first = first_named(bench(CALM), planting)
+    first = first_named(bench(CALM), planting).partition("#")[0]
     assert planting.names(first), f"{first or 'nothing'} instead of {planting.expected}"
 
 
