@@ -40,7 +40,10 @@ def probe(
         images = np.ascontiguousarray(batch.images[:IMAGES])
         for name, array in session.activations(images).items():
             put(f"forward/{name}", array)
-        put("forward/predict", session.predict(images))
+        predictions = session.predict(images)
+        put("forward/predict", predictions)
+        # an untrained PP-YOLO predicts boxes of 8e13 pixels, beside which no score counts
+        put("forward/predict.scores", np.ascontiguousarray(predictions[..., 4:]))
     if "loss" in levels or "grad" in levels:
         _backward(session, batch, put, levels)
     if "step" in levels:

@@ -62,7 +62,7 @@ def _equivalent(ranked: Sequence[Outcome]) -> str:
 def _first(backend: str, different: Sequence[Outcome], ranked: Sequence[Outcome]) -> str:
     """The lowest level at which a backend differs: where, how far, and what below it agrees."""
     lowest = next(o for o in different if o.backend == backend)
-    row = next((row for row in lowest.rows if row.name == lowest.first), None)
+    row = next((row for row in lowest.rows if row.guilty and row.name == lowest.first), None)
     at = f" at training step {row.step}" if row and row.step >= 0 else ""
     what = f": {place(lowest.first)}{at} {row.words if row else ''}".rstrip() if lowest.first else f": {lowest.words}"
     below = [o.level for o in ranked if o.backend == backend and o.passed and _below(o, lowest)]
