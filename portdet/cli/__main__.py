@@ -21,7 +21,11 @@ COMMANDS = {
     "train": ("portdet.cli.train", "command", "Train a detector on one backend."),
     "val": ("portdet.cli.val", "command", "Score trained weights with COCO's metric."),
     "predict": ("portdet.cli.predict", "command", "Find objects in images; write drawings and JSON."),
-    "align": ("portdet.cli.align", "command", "Train the same detector on several backends; compare AP per epoch."),
+    "align": (
+        "portdet.cli.align",
+        "command",
+        "The same detector on several backends, from single ops to AP per epoch.",
+    ),
     "compare": ("portdet.cli.compare", "command", "Compare dumps of two programs, tensor by tensor."),
     "show": ("portdet.cli.show", "command", "Show a model, a configuration, a graph or the backends."),
     "emit": ("portdet.cli.emit", "command", "Write a model as source code of one framework."),

@@ -20,13 +20,44 @@ if TYPE_CHECKING:
 
 KEYS = ("device", "mode", "epochs", "batch", "imgsz", "workers", "seed", "project", "name")
 
+HELP = """Train CONFIG on each backend, in a process of its own, from the same weights on the same batches.
 
-@click.command(cls=ConfigCommand, keys=KEYS)
+Prints AP per epoch side by side and writes align.html, align.json, align.md and a picture. With --against FILE the
+curves are also held against those of FILE: a table of configs/published by its name, or any run. RUN_FOLDERs are
+finished runs: nothing is trained.
+
+With --level it climbs a ladder instead; the lowest level that differs names the cause. Each gate is as wide as the
+reference's own rounding noise, and what is finished is kept: --resume FOLDER goes on, with further levels if given.
+
+\b
+ops      each op that the model uses, against numpy
+weights, forward, loss, grad, step
+         what one step shows: weights as loaded, outputs of all layers, losses, gradients, the state it leaves
+steps    the same at training steps 0, 1, 2, 5, 20, 100, from the reference's whole state
+free     losses of free-running trainings, up to where rounding alone pulls them apart
+train    AP of whole trainings: with --seeds N an equivalence test on N pairs
+ranks    two processes against one
+power    planted faults: how many of them these levels catch
+
+Exit code: 0 passed by the rule it prints (equivalent), 1 different, 2 undecided, 3 it could not run.
+
+\b
+portdet align yolov3_scenes
+portdet align yolov3_scenes --level all --seeds 3
+portdet align yolov3_scenes --level ops,grad,step --backends torch,paddle
+portdet align --resume runs/align/yolov3_scenes --level ranks
+portdet align yolov3_bccd --backends torch,paddle epochs=5
+portdet align --against ppyolo_voc2012 runs/train/ppyolo_voc2012
+portdet align --against runs/align/yolov3_scenes --spread 0.03 runs/train/yolov3_scenes
+"""
+
+
+@click.command(cls=ConfigCommand, keys=KEYS, help=HELP)
 @click.argument("targets", metavar="CONFIG | RUN_FOLDER...", nargs=-1)
 @click.option(
     "--backends", default="torch,mindspore,paddle", show_default=True, help="Comma-separated; first: reference."
 )
-@click.option("--level", "levels", multiple=True, metavar="LEVEL,...", help="One of those below, or all.")
+@click.option("--level", "levels", multiple=True, metavar="LEVEL,...", help="One of those above, or all.")
 @click.option("--reference", default="", help="What the others are held against; default: the first backend.")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings a backend, paired.")
 @click.option("--margin", type=float, default=0.1, show_default=True, help="Largest difference of the final AP50.")
@@ -51,36 +82,7 @@ def command(
     spread: float | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Train CONFIG on each backend, in a process of its own, from the same weights on the same batches.
-
-    Prints AP per epoch side by side and writes align.html, align.json, align.md and a picture. With --against FILE the
-    curves are also held against those of FILE: a table of configs/published by its name, or any run. RUN_FOLDERs are
-    finished runs: nothing is trained.
-
-    With --level it climbs a ladder instead; the lowest level that differs names the cause. Each gate is as wide as the
-    reference's own rounding noise, and what is finished is kept: --resume FOLDER goes on, with further levels if given.
-
-    \b
-    ops      each op that the model uses, against numpy
-    weights, forward, loss, grad, step
-             what one step shows: weights as loaded, outputs of all layers, losses, gradients, the state it leaves
-    steps    the same at training steps 0, 1, 2, 5, 20, 100, from the reference's whole state
-    free     losses of free-running trainings, up to where rounding alone pulls them apart
-    train    AP of whole trainings: with --seeds N an equivalence test on N pairs
-    ranks    two processes against one
-    power    planted faults: how many of them these levels catch
-
-    Exit code: 0 passed by the rule it prints (equivalent), 1 different, 2 undecided, 3 it could not run.
-
-    \b
-    portdet align yolov3_scenes
-    portdet align yolov3_scenes --level all --seeds 3
-    portdet align yolov3_scenes --level ops,grad,step --backends torch,paddle
-    portdet align --resume runs/align/yolov3_scenes --level ranks
-    portdet align yolov3_bccd --backends torch,paddle epochs=5
-    portdet align --against ppyolo_voc2012 runs/train/ppyolo_voc2012
-    portdet align --against runs/align/yolov3_scenes --spread 0.03 runs/train/yolov3_scenes
-    """
+    """See HELP."""
     from portdet.errors import PortdetError
 
     context = click.get_current_context()
