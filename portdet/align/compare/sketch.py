@@ -31,7 +31,7 @@ Array = NDArray[Any]
 
 SIZE = 251
 """Sums of a tensor. A prime, so that values a whole row or channel apart do not fall into one sum."""
-_ROWS = 256  # of signs; with 251 sums a block of 64,256 values, half a megabyte in float64, stays in a core's cache
+_ROWS, _GROUPS = 256, 16  # of signs; with 251 sums a block of 64,256 values stays in a core's cache
 _BLOCKS_A_THREAD = 2  # fewer do not pay for the handing over, 30 us
 _DTYPES = ("float16", "float32", "float64")
 FACTS, LARGEST = "#facts", "#largest"
@@ -111,22 +111,29 @@ def _pass(array: Array, size: int, seed: int) -> tuple[Array, float]:
 
 
 def _blocks(flat: Array, size: int, seed: int, first: int) -> tuple[Array, float]:
-    """Of whole blocks, of which `first` lie before."""
-    signs, wide = _signs(size, seed), _wide(size)
-    sums, largest = np.zeros(size), 0.0
-    for number, start in enumerate(range(0, flat.size, signs.size), start=first):
-        values = flat[start : start + signs.size]
+    """Of whole blocks, of which `first` lie before.
+
+    float32 is summed in groups of 16 rows first, which takes half the time of float64 throughout and moves sums by
+    8e-8 of the largest.
+    """
+    kind = np.dtype(np.float32 if flat.dtype == np.float32 else np.float64)
+    signs, block = _signs(size, seed, kind.name), _ROWS * size
+    count = -(-flat.size // block)
+    sums, largest = np.empty((count, size)), 0.0
+    for number in range(count):
+        values = flat[number * block : (number + 1) * block]
         highest, lowest = float(values.max()), float(values.min())
         if not -math.inf < lowest <= highest < math.inf:
             return np.full(size, np.nan), math.nan
         largest = max(largest, highest, -lowest)
-        rows = -(-values.size // size)
-        line = wide[: rows * size]
-        line[: values.size] = values
-        line[values.size :] = 0.0
-        block = np.einsum("rc,rc->c", line.reshape(rows, size), signs[:rows])
-        sums += _turn(size, seed, number) * np.roll(block, number)
-    return sums, largest
+        if values.size < block or values.dtype != kind:
+            values = _filled(values, size, kind.name)
+        groups = np.einsum("grc,grc->gc", values.reshape(signs.shape), signs)
+        groups.sum(axis=0, dtype=np.float64, out=sums[number])
+    turned = np.take_along_axis(sums, _rolled(size, first, count), axis=1)
+    turned *= _turns(size, seed, first, count)
+    total: Array = turned.sum(axis=0)
+    return total, largest
 
 
 @functools.cache
@@ -134,23 +141,32 @@ def _helper() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "sketch")
 
 
-def _wide(size: int) -> Array:
-    """Room for a block in float64, one a thread, so that it stays in the cache from tensor to tensor."""
-    room: Array | None = getattr(_local, "room", None)
-    if room is None or room.size < _ROWS * size:
-        room = _local.room = np.empty(_ROWS * size)
+def _filled(values: Array, size: int, kind: str) -> Array:
+    """A block's values, with zeros after them; in room that each thread has once, so that it stays in the cache."""
+    room: Array | None = getattr(_local, kind, None)
+    if room is None or room.size != _ROWS * size:
+        room = np.empty(_ROWS * size, kind)
+        setattr(_local, kind, room)
+    room[: values.size] = values
+    room[values.size :] = 0
     return room
 
 
-@functools.lru_cache(maxsize=4)
-def _signs(size: int, seed: int) -> Array:
-    return _draw(seed, 0, _ROWS * size).reshape(_ROWS, size)
+@functools.lru_cache(maxsize=8)
+def _signs(size: int, seed: int, kind: str) -> Array:
+    return _draw(seed, 0, _ROWS * size).reshape(_GROUPS, _ROWS // _GROUPS, size).astype(kind)
 
 
-@functools.lru_cache(maxsize=4096)
-def _turn(size: int, seed: int, block: int) -> Array:
-    """Signs of a whole block's sums: all blocks share `_signs`, so their sums also change places."""
-    return _draw(seed, 1 + block, size)
+@functools.lru_cache(maxsize=256)
+def _turns(size: int, seed: int, first: int, count: int) -> Array:
+    """Signs of whole blocks' sums: all blocks share `_signs`, so their sums also change places."""
+    return np.stack([_draw(seed, 1 + number, size) for number in range(first, first + count)])
+
+
+@functools.lru_cache(maxsize=256)
+def _rolled(size: int, first: int, count: int) -> Array:
+    """Where a block's sums come from: they move on by one place a block."""
+    return (np.arange(size) - np.arange(first, first + count)[:, np.newaxis]) % size
 
 
 def _draw(seed: int, stream: int, count: int) -> Array:
