@@ -132,6 +132,12 @@ def test_words_name_the_first_guilty_row_and_its_step() -> None:
     broken = Row("rule/lr", "broken", "is 0.2 instead of 0.1", step=2)
     assert words([broken, *rows], 16) == "Different: lr is 0.2 instead of 0.1 at step 2."
     assert words([], 16) == "Nothing was looked at."
+    inexact = Row("step/weights/n.running_mean", "doubtful", max_rel=8e-6, ratio=34.0)
+    assert words([rows[1], inexact], 16) == (
+        "The same: all 1 tensors within 10 times the self-noise; largest cross/self ratio 0.8 (forward/a). 1 batch "
+        "statistics are summed less exactly than the reference sums them (at most 8.0e-06 apart, 34 times the "
+        "self-noise, in step/weights/n.running_mean); 1.5e-05 is allowed."
+    )
     assert "broken" in GUILTY
 
 

@@ -12,7 +12,8 @@ from dataclasses import fields
 from typing import Any
 
 from portdet.align.compare import Finding, Result, false_alarms
-from portdet.align.ladder.looks import Look
+from portdet.align.compare.judge import DIFFERENT
+from portdet.align.ladder.looks import INEXACT_SUM, Look
 from portdet.align.ladder.outcome import FALSE_ALARMS, Outcome, Row
 from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.shown import Say, run_shown
@@ -105,11 +106,12 @@ def words(rows: Sequence[Row], self_runs: int) -> str:
     if guilty and guilty.name.startswith("rule/"):
         return f"Different: {guilty.name.removeprefix('rule/')} {guilty.words}{_where(guilty)}."
     kinks = sum(row.status == "kink" for row in rows)
+    inexact = [row for row in rows if row.status == "doubtful" and row.ratio > DIFFERENT]
     names = {field.name for field in fields(Finding)}
     findings = [
         Finding(**{key: value for key, value in vars(row).items() if key in names})
         for row in rows
-        if row.status != "kink" and not row.name.startswith("rule/")
+        if row.status != "kink" and not row.name.startswith("rule/") and row not in inexact
     ]
     if not findings:
         return f"The same: all {len(rows)} rules hold." if rows else "Nothing was looked at."
@@ -117,7 +119,15 @@ def words(rows: Sequence[Row], self_runs: int) -> str:
     if guilty:
         text = f"{text[:9]}{_where(guilty)}{text[9:]}"
     number = "1 tensor was" if kinks == 1 else f"{kinks} tensors were"
-    return text + (f" {number} apart on one batch alone (kinks)." if kinks else "")
+    text += f" {number} apart on one batch alone (kinks)." if kinks else ""
+    if inexact:
+        most = max(inexact, key=lambda row: row.ratio)
+        text += (
+            f" {len(inexact)} batch statistics are summed less exactly than the reference sums them (at most "
+            f"{most.max_rel:.1e} apart, {most.ratio:.2g} times the self-noise, in {most.name}); "
+            f"{INEXACT_SUM:.1e} is allowed."
+        )
+    return text
 
 
 def _where(row: Row) -> str:
