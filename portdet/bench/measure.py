@@ -121,7 +121,7 @@ def measure(config: Config, *, steps: int, synthetic: bool) -> dict[str, Any]:
         )
         stack.callback(loader.close)
         variants = _Variants(config, detector, scratch, stack)
-        times, ema, plain, bare = Times(), Times(), Times(), Times()
+        times, ema, plain, bare, alone = (Times() for _ in range(5))
         facts: dict[str, Any] = {}
         skip = 2 * config.data.workers
 
@@ -135,6 +135,8 @@ def measure(config: Config, *, steps: int, synthetic: bool) -> dict[str, Any]:
                 return
             bare.run(variants.bare_step, block, skip)
             _in_turn([(ema, variants.with_ema), (plain, variants.without_ema)], block)
+            if variants.average:
+                alone.run(variants.average, block, 0)
 
         held = next(loader.epoch(0))
         with Path(os.devnull).open("w") as nowhere:
@@ -150,7 +152,6 @@ def measure(config: Config, *, steps: int, synthetic: bool) -> dict[str, Any]:
                 pass
             else:
                 raise PortdetError("the training loop ended before the measurement", fix="set patience=0, max_steps=0")
-        cost, error = _middle([a - b for a, b in zip(ema.wall, plain.wall, strict=True)])
         return {
             **facts,
             "session": variants.loop.facts(),
@@ -160,11 +161,21 @@ def measure(config: Config, *, steps: int, synthetic: bool) -> dict[str, Any]:
             "portdet": times.facts(),
             "bare": bare.facts(),
             "step": (plain if not variants.loop_has_ema else ema).facts(),
-            "ema_seconds": cost,
-            "ema_share": cost / median(plain.wall),
-            "ema_share_error": error / median(plain.wall),
+            **_average(ema, plain, alone),
             "convolution_gflops": CONVOLUTION_FLOPS / variants.bare.convolution_seconds(variants.options) / 1e9,
         }
+
+
+def _average(ema: Times, plain: Times, alone: Times) -> dict[str, float | None]:
+    """What the moving average costs: by steps with and without it, and by its update alone."""
+    cost, error = _middle([a - b for a, b in zip(ema.wall, plain.wall, strict=True)])
+    step = median(plain.wall)
+    return {
+        "ema_seconds": cost,
+        "ema_share": cost / step,
+        "ema_share_error": error / step,
+        "ema_alone_share": median(alone.wall) / step if alone.wall else None,
+    }
 
 
 def _in_turn(pair: list[tuple[Times, Step]], count: int) -> None:
@@ -219,6 +230,9 @@ class _Variants:
         scale = self.config.optim.loss_scale
         values = StepValues(LR, 1.0 if scale == "dynamic" else float(scale), 0.999)
         self.with_ema: Step = lambda: with_ema.train_step(batch, values)
+        # by itself where the clock sees it: on a CPU the update has ended when the call has
+        shadow = getattr(with_ema, "shadow", None) if with_ema.device == "cpu" else None
+        self.average: Step | None = (lambda: shadow.update(values.ema_decay)) if shadow else None
         self.without_ema: Step = lambda: without.train_step(batch, values)
         names = native_names(self.detector.graph, self.backend.target)
         native = {names[name]: array for name, array in self.weights.items()}

@@ -15,7 +15,7 @@ def table(report: Mapping[str, Mapping[str, Any]]) -> str:
     """
     first = next(iter(report.values()))
     base = "torch" if "torch" in report else next(iter(report))
-    head = ("backend", "bare s", "portdet s", "ratio", "of best", "EMA", "images/s", "RSS GB", "device GB",
+    head = ("backend", "bare s", "portdet s", "ratio", "of best", "EMA", "alone", "images/s", "RSS GB", "device GB",
             "conv GFLOP/s", f"bare :{base}", f"portdet :{base}")  # fmt: skip
     rows = [head, *(_row(name, found, report[base]) for name, found in report.items())]
     if len(report) == 1:
@@ -48,6 +48,7 @@ def _row(name: str, found: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[
         f"{loop['median'] / bare['median']:.3f}",
         f"{loop['best'] / bare['best']:.3f}",
         f"{found['ema_share']:.2%} ± {found['ema_share_error']:.2%}",
+        "" if found["ema_alone_share"] is None else f"{found['ema_alone_share']:.2%}",
         f"{found['batch'] / loop['median']:.3g}",
         f"{found['rss_bytes'] / 2**30:.2f}",
         f"{found['device_bytes'] / 2**30:.2f}",

@@ -28,6 +28,7 @@ def command(
     portdet  the same as `portdet train` does it: loader, EMA and logging included
     of best  the ratio of the quickest steps, which other work on the machine disturbs least
     EMA      a step with and without it, in turn, as a share of the step ± its standard error
+    alone    the EMA's update by itself as a share of the step (on a CPU)
 
     \b
     portdet bench yolov3_coco --synthetic imgsz=320 batch=2
