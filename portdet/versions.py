@@ -23,6 +23,7 @@ LIBRARIES = (
     "click",
     "rich",
     "safetensors",
+    "scipy",
     "pycocotools",
     "matplotlib",
     "psutil",

@@ -60,6 +60,7 @@ class TorchSession:
                 if on_host
                 else DeviceShadow(self.live)
             )
+            self._restart_shadow()
         self.run = self.model
         if options.mode == "compiled":
             torch._dynamo.config.cache_size_limit = 64  # one graph a size in multi-scale training
@@ -89,6 +90,9 @@ class TorchSession:
             self.group.check_equal(weights)
         self._copy_in(self.live, weights)
         self.optimizer.state.clear()
+        self._restart_shadow()
+
+    def _restart_shadow(self) -> None:
         if self.shadow is not None:
             zero = self.recipe.ema_zero_start
             self.shadow.load({n: np.zeros(t.shape) if zero else _numpy(t) for n, t in self.live.items()})

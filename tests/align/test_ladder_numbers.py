@@ -340,6 +340,7 @@ def test_the_forward_level_computes_nothing_else(tmp_path: Path) -> None:
     plan = made(plan_of(tmp_path, levels=("forward",), points=(0, 1), self_runs=4))
     assert sorted(path.name for path in tmp_path.glob("reference/*.safetensors")) == [
         "dump0.safetensors",
+        "float64-0.safetensors",
         "state0.safetensors",
     ]
 
