@@ -44,6 +44,9 @@ _POWER = {True: ("ok", "✓ caught"), False: ("failed", "✗ faults missed"), No
 _VERBS = {"lies", "is", "has", "starts", "runs", "sees", "computes", "differs", "holds"}
 
 
+_PREDICTED = {"predict": "the predictions", "predict.scores": "the predicted scores"}
+
+
 def place(name: str) -> str:
     """'step/weights/conv0.norm.running_var': 'the running variance of conv0.norm after one training step'."""
     kind, _, rest = name.partition("/")
@@ -56,7 +59,7 @@ def place(name: str) -> str:
         return f"{place(inner.replace('gradient/', 'grad/', 1))} with several processes"
     known = {
         "weights": f"{_tensor(rest)} as loaded",
-        "forward": "the predictions" if rest == "predict" else f"the output of {rest}",
+        "forward": _PREDICTED.get(rest, f"the output of {rest}"),
         "loss": "the total loss" if rest == "loss" else f"the loss term {rest}",
         "grad": f"the gradient of {_tensor(rest)}",
         "ops": f"the operation {rest}",
