@@ -350,7 +350,7 @@ def test_workers_are_light_and_end_with_their_parent(end: str, how: int | None, 
     lines = [process.stdout.readline() for _ in range(3)]
     if how:
         (os.killpg if how == signal.SIGINT else os.kill)(process.pid, how)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=30)
     assert process.returncode == code, errors
     assert lines[:2] == ["2\n", "2\n"]
     assert len(lines[2].split()) == 2

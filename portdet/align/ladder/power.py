@@ -57,7 +57,10 @@ def outcome(plan: Plan, say: Say) -> Outcome:
     answer = run_shown(_THIS, {**request, "share": [0, shares]}, say, _log(wide, backend, 0))
     tried = sorted(answer["tried"])
     planted, rows = [Planted(**fault) for _, fault, _ in tried], [Row(**row) for _, _, row in tried]
-    return judged(backend, planted, rows, answer["healthy"], time.perf_counter() - began)
+    found = judged(backend, planted, rows, answer["healthy"], time.perf_counter() - began)
+    if request["only"]:
+        found.words += " Only a selection of the bank was tried."
+    return found
 
 
 def _log(plan: Plan, backend: str, share: int) -> Path:
