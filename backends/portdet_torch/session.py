@@ -32,7 +32,8 @@ class TorchSession:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         self.torch_device = device_of(options)
         self.device, self.mode, self.recipe, self.names = str(self.torch_device), options.mode, recipe, dict(names)
-        torch.set_num_threads(options.threads or os.cpu_count() or 1)
+        self.threads = options.threads or os.cpu_count() or 1
+        self._take_threads()
         # TF32 keeps 10 bits of the mantissa: it would hide every difference that alignment looks for
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
@@ -56,7 +57,7 @@ class TorchSession:
         if recipe.ema:
             on_host = self.torch_device.type == "cpu" and self.dtype == torch.float32
             self.shadow = (
-                HostShadow(self.live, lambda name: self.live[name].detach().numpy(), torch.get_num_threads())
+                HostShadow(self.live, lambda name: self.live[name].detach().numpy(), self.threads)
                 if on_host
                 else DeviceShadow(self.live)
             )
@@ -139,12 +140,18 @@ class TorchSession:
                     tensor.copy_(raw[name])
 
     # ------------------------------------------------------------------ steps
+    def _take_threads(self) -> None:
+        """torch has one number for the process: another session, opened since, may have set its own, which gives sums
+        other last bits."""
+        torch.set_num_threads(self.threads)
+
     def _tensor(self, array: Array) -> Any:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         return tensor.to(self.torch_device, self.dtype if tensor.is_floating_point() else None, non_blocking=True)
 
     def _backward(self, batch: Batch, scale: float = 1.0) -> dict[str, Any]:
         """Losses of a batch, tensors; leaves `scale` times the gradients, means over the ranks, on the weights."""
+        self._take_threads()
         self.optimizer.zero_grad(set_to_none=True)
         self.model.train()
         losses: dict[str, Any] = self.trainer(*map(self._tensor, batch.inputs(self.model.forward)))
@@ -181,11 +188,13 @@ class TorchSession:
 
     @torch.no_grad()
     def predict(self, images: Array) -> Array:
+        self._take_threads()
         self.model.eval()
         return _numpy(self.run(self._tensor(images)))
 
     @torch.no_grad()
     def activations(self, images: Array) -> Arrays:
+        self._take_threads()
         self.model.eval()
         with watched(self.model.named_modules(), "register_forward_hook", torch.Tensor, _numpy) as found:
             self.model(self._tensor(images))
@@ -196,7 +205,7 @@ class TorchSession:
             "torch": torch.__version__,
             "device": self.device,
             "mode": self.mode,
-            "threads": str(torch.get_num_threads()),
+            "threads": str(self.threads),
             "dtype": str(self.dtype).removeprefix("torch."),
         }
         if self.group:

@@ -11,7 +11,7 @@ import pytest
 from portdet.align.compare import Result, compare, false_alarms
 from tests.align.compare_case import CALM, KINKED, bench, observed, recipe
 
-pytest.importorskip("torch", reason="torch is not installed")
+torch = pytest.importorskip("torch", reason="torch is not installed")
 
 HELD_OUT = 30
 
@@ -30,9 +30,12 @@ def test_healthy_runs_pass() -> None:
 
 
 def test_the_same_bits_are_the_same() -> None:
+    """Also where somebody else in the process has changed the number of threads since the session was opened."""
     it = bench(CALM)
+    torch.set_num_threads(2)
     result = compare(it.reference, [observed(it.session, it.one)], it.envelope)
     assert {finding.status for finding in result.findings} == {"same"}
+    assert torch.get_num_threads() == 1
 
 
 def test_errors_against_float64_are_alike() -> None:
