@@ -100,9 +100,11 @@ def test_the_whole_bank_on_other_backends(backend: str, tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------- verdicts and published rules
-def verdict(caught: int, named: int, total: int) -> Outcome:
+def verdict(caught: int, named: int, total: int, quick: int = 30) -> Outcome:
+    """The first `caught` are caught, the first `named` named, and the first `quick` show in one step."""
+    rules = [dict.fromkeys(RULES, n < 2) for n in range(total)]
     faults = [
-        Planted(f"fault {n}", "loss/xy", n < caught, n < named, "loss/xy", "loss", rules=dict.fromkeys(RULES, n < 2))
+        Planted(f"fault {n}", "loss/xy", n < caught, n < named, "loss/xy", "loss", n < quick, rules[n])
         for n in range(total)
     ]
     return power.judged("torch", faults, [], [dict.fromkeys(RULES, False)] * 3, 1.0)
@@ -116,6 +118,14 @@ def test_the_verdict_needs_95_caught_and_90_named(caught: int, named: int, passe
     assert outcome.passed is passed
     assert outcome.guilty == 40 - caught
     assert outcome.facts["allclose 1e-3"] == "2 of 40, and 0 of 3 healthy runs"
+
+
+def test_no_fault_that_shows_in_one_step_may_be_missed() -> None:
+    assert verdict(39, 39, 40, quick=39).passed
+    outcome = verdict(39, 39, 40, quick=40)
+    assert not outcome.passed
+    assert outcome.facts["caught of those that show in one step"] == "39 of 40"
+    assert "missed one that shows in one step: fault 39" in outcome.words
 
 
 def test_no_fault_is_no_verdict() -> None:

@@ -35,7 +35,8 @@ from portdet.errors import PortdetError
 from portdet.session import Arrays, Session
 
 CAUGHT, NAMED = 0.95, 0.9
-"""Least shares of the faults that have to be caught, and of the caught ones whose place has to be named first."""
+"""Least shares of the faults that have to be caught, and of the caught ones whose place has to be named first. Of those
+that show in the very first step none may be missed."""
 
 HEALTHY = range(30_000, 30_003)  # seeds of runs without a fault, for the false alarms of the published rules
 _THIS = "portdet.align.ladder.power"
@@ -80,10 +81,13 @@ def judged(
     """The level's outcome. healthy: what the published rules say to each run without a fault."""
     caught = [fault for fault in planted if fault.caught]
     named = [fault for fault in caught if fault.named]
-    enough = len(caught) >= CAUGHT * len(planted) and len(named) >= NAMED * len(caught)
+    quick = [fault for fault in planted if fault.one_step]
+    late = [fault.name for fault in quick if not fault.caught]
+    enough = not late and len(caught) >= CAUGHT * len(planted) and len(named) >= NAMED * len(caught)
     gates = Counter(fault.gate for fault in caught)
     facts = {
         "caught": f"{len(caught)} of {len(planted)}",
+        "caught of those that show in one step": f"{sum(fault.caught for fault in quick)} of {len(quick)}",
         "place named first": f"{len(named)} of {len(caught)}",
         "by gate": ", ".join(f"{gate} {number}" for gate, number in gates.most_common()),
     }
@@ -91,8 +95,9 @@ def judged(
         number = sum(fault.rules.get(rule, False) for fault in planted)
         alarms = sum(said[rule] for said in healthy)
         facts[rule] = f"{number} of {len(planted)}, and {alarms} of {len(healthy)} healthy runs"
-    failed = [fault.name for fault in planted if not fault.caught] + [f.name for f in caught if not f.named]
+    failed = late + [fault.name for fault in planted if not fault.caught] + [f.name for f in caught if not f.named]
     words = f"{facts['caught']} planted faults caught, {facts['place named first']} with the right place named first"
+    words += f"; missed one that shows in one step: {', '.join(late)}" if late else ""
     return Outcome(
         "power", backend, enough if planted else None, f"{words}.",
         first=failed[0] if failed else "", checked=len(planted), guilty=len(planted) - len(caught), seconds=seconds,
