@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,20 +10,32 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from portdet.errors import PortdetError
 
+GRACE = 60.0  # a training ends its step and writes a checkpoint
+
 
 def run_child(
-    module: str, request: Any, *, timeout: float, env: Mapping[str, str] | None = None, log: Path | None = None
+    module: str,
+    request: Any,
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    base: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    stop: threading.Event | None = None,
 ) -> Any:
     """Run `python -m module`, hand it `request`, and return its answer, both JSON.
 
-    What the child prints goes to `log`, or is shown in the error. Raises the child's PortdetError, and one of its own
-    if it crashes, fails or takes longer than `timeout` seconds.
+    Its environment is `base`, or this process's own, with `env` on top. What it prints goes to `log`, or is shown in
+    the error. stop: set by another thread, it interrupts the child as Ctrl-C would, which has GRACE seconds to put
+    things away, and raises KeyboardInterrupt. Raises the child's PortdetError, and one of its own if it crashes, fails
+    or takes longer than `timeout` seconds.
     """
     with tempfile.TemporaryDirectory(prefix="portdet-") as scratch:
         answer, printed = Path(scratch, "answer.json"), log or Path(scratch, "printed.txt")
@@ -34,12 +47,12 @@ def run_child(
                 stdin=subprocess.PIPE,  # closes when this process ends, however that happens
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": path, **(env or {})},
+                env={**(os.environ if base is None else base), "PYTHONPATH": path, **(env or {})},
                 start_new_session=True,  # so that a timeout ends its loader's workers too
             ) as child,
         ):
             try:
-                code = child.wait(timeout)
+                code = _wait(child, timeout, stop) if stop else child.wait(timeout)
             except subprocess.TimeoutExpired:
                 raise PortdetError(f"{module} did not end within {timeout:g} s{_tail(printed)}") from None
             finally:
@@ -52,6 +65,20 @@ def run_child(
     if "what" in said:
         raise PortdetError(**said)
     return said["answer"]
+
+
+def _wait(child: subprocess.Popen[bytes], timeout: float, stop: threading.Event) -> int:
+    """Its exit code; see `run_child`."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(0.2)
+        if stop.is_set():
+            os.killpg(child.pid, signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(GRACE)
+            raise KeyboardInterrupt
+    raise subprocess.TimeoutExpired(child.args, timeout)
 
 
 def serve(work: Callable[[Any], Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ class Asked:
     initial: Path | None = None
     against: str | None = None
     spread: float | None = None
+    parallel: bool = False
 
     def command(self) -> str:
         """What to type to get this again."""
@@ -43,6 +45,7 @@ class Asked:
         words += ["--initial", str(self.initial)] if self.initial else []
         words += ["--against", self.against] if self.against else []
         words += ["--spread", f"{self.spread:g}"] if self.spread is not None else []
+        words += ["--parallel"] if self.parallel else []
         return shlex.join([*words, *self.overrides])
 
 
@@ -73,11 +76,8 @@ def climb(plan: Plan) -> int:
     """Run what is missing, print the finding, return the exit code."""
     from portdet.align.ladder.job import LadderJob
     from portdet.align.ladder.verdict import exit_code
-    from portdet.align.published import read_reference
 
-    against = plan.extra.get("against")
-    curves = read_reference(against, plan.extra.get("spread")) if against and "train" in plan.levels else None
-    report = LadderJob(plan, click.echo, curves, plan.extra.get("command", "")).run()
+    report = LadderJob(plan, click.echo).run()
     _show(report, plan.place)
     return exit_code(report)
 
@@ -97,6 +97,7 @@ def levels_of(words: Sequence[str]) -> tuple[str, ...]:
 def _plan(asked: Asked, values: Config) -> Plan:
     """The plan, its folder still open."""
     from portdet.align.against import meets, validated_epochs
+    from portdet.align.ladder.beside import LEVELS as BESIDE
     from portdet.align.ladder.plan import Plan
     from portdet.align.published import read_reference
     from portdet.backends import load_backend
@@ -116,10 +117,18 @@ def _plan(asked: Asked, values: Config) -> Plan:
     model_of(values.model_copy(deep=True), open_dataset(values.data, "train").names)
     if asked.against:
         meets(read_reference(asked.against, asked.spread), validated_epochs(values))
+    if asked.parallel:
+        if set(levels) <= set(BESIDE) or not set(levels) & set(BESIDE):
+            asked_for, lacks = ", ".join(levels), "one of the others" if set(levels) & set(BESIDE) else "one of them"
+            raise PortdetError(
+                f"--parallel climbs {', '.join(BESIDE)} beside the other levels, and asked is only {asked_for}",
+                fix=f"add {lacks}, as --level all does",
+            )
+        values.train.threads = values.train.threads or max((os.cpu_count() or 1) // 2, 1)
     extra = {"command": asked.command(), "against": asked.against, "spread": asked.spread}
     return Plan(
         values.model_dump(mode="json"), "", tuple(asked.backends), levels, reference, seeds=asked.seeds,
-        margin=asked.margin, extra=extra,
+        margin=asked.margin, parallel=asked.parallel, extra=extra,
     )  # fmt: skip
 
 

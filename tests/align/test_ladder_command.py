@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from portdet.align.ladder import beside
 from portdet.align.ladder.outcome import LEVELS
 from portdet.align.ladder.plan import Plan
 from portdet.align.published import read_reference
@@ -52,6 +54,29 @@ def test_all_is_all(fakes: Fakes, tmp_path: Path) -> None:
     assert (plan.levels, plan.seeds, plan.reference) == (LEVELS, 3, "paddle")
     assert ("grad", "torch") in fakes.asked
     assert ("grad", "paddle") not in fakes.asked
+
+
+def test_parallel_takes_half_of_the_cores_for_each(
+    fakes: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "MODULE", "tests.align.beside_fakes")
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    words = ["--level", "ops,grad", "--backends", "torch,paddle", "--parallel"]
+    assert align(tmp_path, *words) == 3  # the fakes beside ask for faults, which this plan lacks
+    assert align(tmp_path, *words, "train.threads=5", "name=five") == 3
+    for name, threads in (("yolov3_scenes", 6), ("five", 5)):
+        plan = Plan.load(tmp_path / "align" / name)
+        assert plan.parallel
+        assert plan.configuration("paddle").train.threads == threads
+
+
+@pytest.mark.parametrize("levels", ["train", "ops,ranks", "grad"])
+def test_parallel_needs_two_kinds_of_levels(
+    levels: str, fakes: Fakes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert align(tmp_path, "--level", levels, "--backends", "torch,paddle", "--parallel") == 3
+    assert f"asked is only {levels.replace(',', ', ')}" in capsys.readouterr().err
+    assert not (tmp_path / "align").exists()
 
 
 @pytest.mark.parametrize(("fault", "code"), [("noise", 0), ("different", 1), ("unjudged", 2), ("dies", 3)])

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from portdet.align.against import judge_against
-from portdet.align.ladder import free, junit, numbers, ops, power, ranks, training
+from portdet.align.ladder import beside, free, junit, numbers, ops, power, ranks, training
 from portdet.align.ladder.outcome import LEVELS, Outcome, load, save
 from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.tables import line, markdown
 from portdet.align.ladder.verdict import judged
+from portdet.align.published import read_reference
 from portdet.errors import PortdetError
 from portdet.files import write_text
 from portdet.report import ladder_page
@@ -37,13 +38,11 @@ Work = Callable[[Plan], Iterable[Outcome]]
 class LadderJob:
     """Climbs the plan's levels that are not done yet.
 
-    reference: published curves that the trainings are held against, too. command: what was typed, for the report.
+    The trainings are held against the published curves that the plan names, too.
     """
 
     plan: Plan
     say: Say
-    reference: Reference | None = None
-    command: str = ""
 
     def run(self) -> LadderReport:
         """Run what is missing; writes plan.json, align.json, align.html, align.md and junit.xml.
@@ -51,22 +50,32 @@ class LadderJob:
         KeyboardInterrupt leaves finished units in place, and says how to go on.
         """
         plan = self.plan
+        published(plan)  # better now than after hours of training
         plan.save()
         for left in plan.place.glob("runs-*"):  # a killed child's dumps
             shutil.rmtree(left, ignore_errors=True)
+        here, aside = beside.halves(plan)
         try:
-            self._each("ops", ops.outcome)
-            self._numbers()
-            self._units(("free",), candidates(plan), lambda part: free.outcomes(part, self.say))
-            self._train()
-            self._each("ranks", ranks.outcome)
-            self._units(("power",), (plan.faulty or plan.reference,), lambda part: [power.outcome(part, self.say)])
+            with beside.climbing(aside, self.say) as failed:
+                replace(self, plan=here).climb()
+            if aside and failed:
+                self._lost(aside, failed[0])
         except KeyboardInterrupt:
             self.say(f"stopped; what is finished is kept. To go on: portdet align --resume {plan.folder}")
             raise
         report = self.report()
         write(plan, report)
         return report
+
+    def climb(self) -> None:
+        """The levels one after another, low to high."""
+        plan = self.plan
+        self._each("ops", ops.outcome)
+        self._numbers()
+        self._units(("free",), candidates(plan), lambda part: free.outcomes(part, self.say))
+        self._train()
+        self._each("ranks", ranks.outcome)
+        self._units(("power",), (plan.faulty or plan.reference,), lambda part: [power.outcome(part, self.say)])
 
     def report(self) -> LadderReport:
         """What the folder holds."""
@@ -84,8 +93,16 @@ class LadderJob:
             environment[run.name] = run.environment
         return LadderReport(
             config.train.name, verdict, passed, plan.reference, backends, list(plan.levels), outcomes, training,
-            seeds=plan.seeds, margin=plan.margin, command=self.command, environment=environment, facts=_facts(plan),
+            seeds=plan.seeds, margin=plan.margin, command=plan.extra.get("command", ""), environment=environment,
+            facts=_facts(plan),
         )  # fmt: skip
+
+    def _lost(self, aside: Plan, printed: str) -> None:
+        """What was to be climbed beside this and has left no outcome has crashed."""
+        for level in aside.levels:
+            for backend in trained(aside) if level == "train" else aside.backends:
+                if self._kept(level, backend) is None:
+                    save(aside.outcome_file(level, backend), Outcome.failed(level, backend, printed))
 
     def _each(self, level: str, work: Callable[[Plan, str, Say], Outcome]) -> None:
         """A level whose units are single backends."""
@@ -113,13 +130,13 @@ class LadderJob:
 
         def work(part: Plan) -> list[Outcome]:
             found, run = training.outcome(replace(part, backends=self.plan.backends), self.say)
-            if self.reference:
-                run.reference = self.reference
+            if curves := published(self.plan):
+                run.reference = curves
                 found.append(_against(run))
             run.save(self.plan.place / "training.json")
             return found
 
-        self._units(("train",), tuple(dict.fromkeys((self.plan.reference, *self.plan.backends))), work)
+        self._units(("train",), trained(self.plan), work)
 
     def _training(self) -> AlignRun | None:
         path = self.plan.place / "training.json"
@@ -153,6 +170,17 @@ class LadderJob:
     def _kept(self, level: str, backend: str) -> Outcome | None:
         path = self.plan.outcome_file(level, backend)
         return load(path) if path.is_file() else None
+
+
+def published(plan: Plan) -> Reference | None:
+    """The curves that the plan's trainings are held against, if any. Raises PortdetError where they cannot be read."""
+    against = plan.extra.get("against") if "train" in plan.levels else None
+    return read_reference(against, plan.extra.get("spread")) if against else None
+
+
+def trained(plan: Plan) -> tuple[str, ...]:
+    """The backends that the level `train` trains on."""
+    return tuple(dict.fromkeys((plan.reference, *plan.backends)))
 
 
 def candidates(plan: Plan) -> tuple[str, ...]:

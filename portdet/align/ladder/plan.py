@@ -36,6 +36,7 @@ class Plan:
     free_steps: int = 30
     seeds: int = 1
     margin: float = 0.1
+    parallel: bool = False
     weights: str = ""
     faulty: str = ""
     extra: dict[str, Any] = field(default_factory=dict)

@@ -54,7 +54,8 @@ def outcome(plan: Plan, say: Say) -> Outcome:
     complete(wide, [Look(point, batch) for point in wide.points for batch in range(BATCHES)], say)
     request = {"plan": wide.plain(), "backend": backend, "only": plan.extra.get("faults", [])}
     small = Shelf.of(wide).dump(Look(0)).stat().st_size < SMALL_RUN
-    shares = min(_PROCESSES, os.cpu_count() or 1) if small else 1
+    cores = (os.cpu_count() or 1) // (2 if plan.parallel else 1)
+    shares = max(min(_PROCESSES, cores), 1) if small else 1
     answer = run_shown(_THIS, {**request, "share": [0, shares]}, say, _log(wide, backend, 0))
     tried = sorted(answer["tried"])
     planted, rows = [Planted(**fault) for _, fault, _ in tried], [Row(**row) for _, _, row in tried]

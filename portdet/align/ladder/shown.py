@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,25 +23,14 @@ def tell(line: str) -> None:
     print(f"{_MARK}{line}", flush=True)
 
 
-def run_shown(module: str, request: Any, say: Say, log: Path, timeout: float = DAY) -> Any:
+def run_shown(
+    module: str, request: Any, say: Say, log: Path, timeout: float = DAY, stop: threading.Event | None = None
+) -> Any:
     """`run_child`, what it tells said as it comes. All that it prints is kept in `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    with _following(log, say), _environment(ENVIRONMENT):
-        return run_child(module, request, timeout=timeout, log=log)
-
-
-@contextmanager
-def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
-    """These variables and no others, for as long as the context is open."""
-    now = dict(os.environ)
-    try:
-        os.environ.clear()
-        os.environ.update(wanted)
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(now)
+    with _following(log, say):
+        return run_child(module, request, timeout=timeout, base=ENVIRONMENT, log=log, stop=stop)
 
 
 @contextmanager
