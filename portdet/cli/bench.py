@@ -36,10 +36,12 @@ def command(
     from portdet.backends import load_backend
     from portdet.bench.table import table
     from portdet.child import run_child
+    from portdet.cli.runs import say_alone
     from portdet.config import load
     from portdet.versions import FRAMEWORKS, framework
 
     values = load(config, overrides)
+    say_alone(values)
     chosen = list(names) or [name for name in FRAMEWORKS if framework(name)]
     for name in chosen:
         load_backend(name)

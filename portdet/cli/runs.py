@@ -29,7 +29,15 @@ def open_run(target: str, weights: Path | None, overrides: Sequence[str]) -> tup
         raise PortdetError(
             f"no weights at {weights}", fix="check the path; `portdet weights show FILE` reads any format"
         )
-    return load(target, tuple(overrides)), weights
+    config = load(target, tuple(overrides))
+    say_alone(config)
+    return config, weights
+
+
+def say_alone(config: Config) -> None:
+    """Where several devices are named: only `portdet train` takes them."""
+    if (devices := config.train.devices) > 1:
+        click.echo(f"on one device: train.devices={devices} is for `portdet train`", err=True)
 
 
 def read_weights(path: Path, detector: Detector, *, transfer: bool) -> Arrays:

@@ -30,8 +30,8 @@ import paddle
 import torch
 
 from portdet.session import Array, Arrays
+from tests import absent
 from tests.backends import ppyolo_peer as peer
-from tests.convert.make_ppdet_fixture import _Absent
 from tests.convert.ppyolo_case import SIDE, boxes, images, value
 
 WIDE = {
@@ -303,7 +303,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         copy(Path(os.environ["PORTDET_PPDET"]), Path(scratch), size, variant)
         sys.path.insert(0, scratch)
-        sys.meta_path.append(_Absent())
+        sys.meta_path.append(absent.Finder())
         told, out = one(size, variant, Path(scratch), Path(os.environ["PORTDET_PPDET24"]))
     part.with_suffix(".json").write_text(json.dumps(told), encoding="utf-8")
     np.savez(part.with_suffix(".npz"), **out)

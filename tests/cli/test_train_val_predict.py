@@ -67,12 +67,14 @@ def test_the_second_run_gets_the_next_folder(folder: Path) -> None:
 
 
 def test_val_gives_the_numbers_of_the_best_epoch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["val", str(folder), "save_json=true"]) == 0
+    assert run(["val", str(folder), "save_json=true", "train.devices=2"]) == 0
     rows = [float(row["AP"]) for row in csv.DictReader((folder / "results.csv").open())]
     found = folder.parents[1] / "val" / "yolov3_scenes"
     assert json.loads((found / "metrics.json").read_text())["AP"] == pytest.approx(max(rows), abs=1e-12)
     assert isinstance(json.loads((found / "detections.json").read_text()), list)
-    assert "per class" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "per class" in said.out
+    assert "on one device: train.devices=2 is for `portdet train`" in said.err
 
 
 def test_val_below_the_demanded_ap_fails(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

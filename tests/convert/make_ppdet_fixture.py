@@ -13,15 +13,11 @@ order; and ppdet's `load_weight` takes that file, after which the outputs have t
 from __future__ import annotations
 
 import hashlib
-import importlib.abc
-import importlib.machinery
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,49 +28,8 @@ from portdet.session import Array, Arrays
 from portdet_convert import open_weights, yolov3
 from portdet_convert.files import pdparams
 from portdet_convert.rules import recognise, restore
+from tests import absent
 from tests.convert.ppdet_case import NAMES, OUTPUTS, SIDE, boxes, digest, images, kept, kept_boxes, value
-
-UNUSED = (
-    "Cython", "imgaug", "lap", "motmetrics", "numba", "pandas", "pkg_resources", "pyclipper", "requests", "shapely",
-    "sklearn", "terminaltables", "tqdm", "typeguard", "visualdl",
-)  # fmt: skip
-
-
-class _Nothing:
-    """Stands for any class or function of an absent package; as a decorator it returns what it decorates."""
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def __call__(self, *given: Any, **_: Any) -> Any:
-        return given[0] if given else self
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Nothing()
-
-
-class _Package(ModuleType):
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.__path__ = []
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Nothing
-
-
-class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """The last finder asked: an empty package for each of UNUSED that is not installed."""
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
-        return importlib.machinery.ModuleSpec(name, self) if name.partition(".")[0] in UNUSED else None
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        return _Package(spec.name)
-
-    def exec_module(self, module: ModuleType) -> None: ...
 
 
 def build(folder: Path) -> Any:
@@ -126,7 +81,7 @@ def losses(model: Any) -> Arrays:
 def main() -> None:
     folder = Path(os.environ["PORTDET_PPDET"])
     sys.path.insert(0, str(folder))
-    sys.meta_path.append(_Absent())
+    sys.meta_path.append(absent.Finder())
     model = build(folder)
     from ppdet.utils.checkpoint import load_weight, save_model  # type: ignore[import-not-found]
 

@@ -20,7 +20,7 @@ import numpy as np
 import paddle
 
 from portdet.session import Arrays
-from tests.convert.make_ppdet_fixture import _Absent
+from tests import absent
 from tests.convert.ppyolo_case import CONFIGS, NAMES, OUTPUTS, SIDE, boxes, images, kept, value
 
 
@@ -59,7 +59,7 @@ def losses(model: Any) -> Arrays:
 def main() -> None:
     folder = Path(os.environ["PORTDET_PPDET"])
     sys.path.insert(0, str(folder))
-    sys.meta_path.append(_Absent())
+    sys.meta_path.append(absent.Finder())
     names: dict[str, Any] = {"program": "PaddleDetection 666f597", "paddle": paddle.__version__}
     outputs: Arrays = {}
     for variant, config in CONFIGS.items():

@@ -21,7 +21,8 @@ import torch
 from portdet.align.compare import DumpWriter, Sketches
 from portdet.session import Array
 from portdet_torch import hooks
-from tests.align.peers import absent, case
+from tests import absent
+from tests.align.peers import case
 
 FOLDER = Path(os.environ["PORTDET_MIEMIE"])
 Put = Callable[[str, Array], None]

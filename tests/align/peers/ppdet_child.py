@@ -20,7 +20,8 @@ import paddle
 from portdet.align.compare import DumpWriter, Sketches
 from portdet.session import Array
 from portdet_paddle import hooks
-from tests.align.peers import absent, case
+from tests import absent
+from tests.align.peers import case
 
 FOLDER = Path(os.environ["PORTDET_PPDET"])
 Put = Callable[[str, Array], None]

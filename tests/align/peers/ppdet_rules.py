@@ -16,7 +16,8 @@ import paddle
 
 from portdet.align.compare import DumpWriter
 from portdet.session import Array
-from tests.align.peers import absent, case
+from tests import absent
+from tests.align.peers import case
 
 Put = Callable[[str, Array], None]
 

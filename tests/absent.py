@@ -46,8 +46,8 @@ class Package(ModuleType):
         return Nothing() if name == "logger" else Nothing
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """The last finder asked, so that what is installed is used."""
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """For the end of `sys.meta_path`: asked last, so that what is installed is used."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
         return importlib.machinery.ModuleSpec(name, self) if name.partition(".")[0] in UNUSED else None
@@ -61,7 +61,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 @contextmanager
 def allowed() -> Iterator[None]:
     """While open, a package of UNUSED that is not installed can be imported; torch, at its exit, must not find them."""
-    finder = _Finder()
+    finder = Finder()
     sys.meta_path.append(finder)
     try:
         yield
