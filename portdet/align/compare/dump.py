@@ -146,6 +146,10 @@ class Dump(Mapping[str, Array]):
             array = np.frombuffer(file.read(entry.size), _DTYPES[entry.dtype]).reshape(entry.shape)
         return (array.astype(np.uint32) << 16).view(np.float32) if entry.dtype == "BF16" else array.copy()
 
+    def __contains__(self, name: object) -> bool:
+        """Mapping's own way reads the tensor, or looks for the nearest name that there is."""
+        return name in self._entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 

@@ -105,6 +105,9 @@ class Median(Mapping[str, Array]):
         middle: Array = np.median(np.stack(arrays), axis=0).astype(first.dtype)
         return middle
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.runs[0]
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.runs[0])
 

@@ -33,6 +33,9 @@ class Renamed(Mapping[str, Array]):
     def __getitem__(self, name: str) -> Array:
         return self._dump[self._theirs[name]]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._theirs
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._theirs)
 

@@ -189,6 +189,9 @@ class Some(Mapping[str, Array]):
     def __getitem__(self, name: str) -> Array:
         return self._run[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 

@@ -52,10 +52,11 @@ def outcome(plan: Plan, say: Say) -> Outcome:
         plan, points=_points(plan, planned(plan, backend).steps), levels=tuple(dict.fromkeys([*plan.levels, "steps"]))
     )
     complete(wide, [Look(point, batch) for point in wide.points for batch in range(BATCHES)], say)
-    request = {"plan": wide.plain(), "backend": backend, "only": plan.extra.get("faults", [])}
-    small = Shelf.of(wide).dump(Look(0)).stat().st_size < SMALL_RUN
-    cores = (os.cpu_count() or 1) // (2 if plan.parallel else 1)
-    shares = max(min(_PROCESSES, cores), 1) if small else 1
+    small, cores = Shelf.of(wide).dump(Look(0)).stat().st_size < SMALL_RUN, os.cpu_count() or 1
+    shares = min(_PROCESSES, cores) if small else 1
+    threads = plan.config["train"]["threads"] or (cores // shares if shares > 1 else 0)
+    config = {**plan.config, "train": {**plan.config["train"], "threads": threads}}
+    request = {"plan": replace(wide, config=config).plain(), "backend": backend, "only": plan.extra.get("faults", [])}
     answer = run_shown(_THIS, {**request, "share": [0, shares]}, say, _log(wide, backend, 0))
     tried = sorted(answer["tried"])
     planted, rows = [Planted(**fault) for _, fault, _ in tried], [Row(**row) for _, _, row in tried]
