@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from portdet.align.compare import Result
+    from portdet.session import Array
 
 ROWS = 12
 _PATH = click.Path(path_type=Path)
@@ -25,6 +27,9 @@ _PATH = click.Path(path_type=Path)
 @click.option("--float64", type=_PATH, help="The reference's run in float64: shows the error of both sides.")
 @click.option("--factor", type=float, default=10.0, show_default=True, help="Times the self-noise that is different.")
 @click.option("--widths/--no-widths", default=True, help="Whether float32 against float64 is a difference.")
+@click.option("--rename", type=_PATH, help="YAML: the candidates' names, each with the reference's (theirs: ours).")
+@click.option("--guess-names", type=_PATH, help="Write such a file, guessed by order and shapes; compare nothing.")
+@click.option("--shared", is_flag=True, help="Leave out, and count, the tensors that not all have.")
 @click.option("--json", "report", type=_PATH, help="Write every tensor's figures to this file.")
 def command(
     reference: Path,
@@ -33,6 +38,9 @@ def command(
     float64: Path | None,
     factor: float,
     widths: bool,
+    rename: Path | None,
+    guess_names: Path | None,
+    shared: bool,
     report: Path | None,
 ) -> None:
     """Hold the named tensors of another program (CANDIDATES) against those of REFERENCE; all are safetensors files.
@@ -45,19 +53,33 @@ def command(
     \b
     portdet compare ours.safetensors theirs.safetensors
     portdet compare ours.safetensors theirs1.safetensors theirs2.safetensors theirs3.safetensors --self ours_perturbed/
+    portdet compare ours.safetensors theirs.safetensors --guess-names names.yaml  # read it, then --rename names.yaml
     """
     from portdet.align.compare import Dump, Envelope, compare
+    from portdet.align.compare.names import Renamed, Some
+    from portdet.align.compare.names import shared as in_all
     from portdet.console import console
     from portdet.errors import PortdetError
 
     try:
-        first = Dump(reference)
+        names = _names(rename) if rename else {}
+        first: Mapping[str, Array] = Dump(reference)
+        others: list[Mapping[str, Array]] = [Renamed(dump, names) if names else dump for dump in map(Dump, candidates)]
+        if guess_names:
+            click.echo(_guess(first, others[0], guess_names))
+            return
+        runs: list[Mapping[str, Array]] = [Dump(path) for path in _files(selves)]
+        truth: Mapping[str, Array] | None = Dump(float64) if float64 else None
+        if shared:
+            asked = set(first).union(*others)
+            first, *found = in_all(first, *others)
+            others, runs = [*found], [Some(dump, set(first).__contains__) for dump in runs]
+            left = len(asked) - len(first)
+            click.echo(f"compared: {len(first)} tensors; left out, since not all have them: {left}")
         envelope = Envelope() if selves else None
-        for path in _files(selves):
+        for run in runs:
             assert envelope is not None
-            envelope.add(first, Dump(path))
-        truth = Dump(float64) if float64 else None
-        others = [Dump(path) for path in candidates]
+            envelope.add(first, run)
         result = compare(first, others, envelope, float64=truth, factor=factor, widths=widths)
         if report:
             result.save(report)
@@ -67,6 +89,39 @@ def command(
     console().print(_levels(result), _tensors(result))
     click.echo(result.words())
     click.get_current_context().exit({True: 0, False: 1, None: 2}[result.passed])
+
+
+def _names(path: Path) -> dict[str, str]:
+    """What `--rename` says: the candidates' names, each with the reference's."""
+    import yaml
+
+    from portdet.errors import PortdetError
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PortdetError(f"cannot read {path}: {error.strerror}", fix="write one with --guess-names") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise PortdetError(f"no YAML: {error}", where=str(path)) from None
+    if not isinstance(found, dict) or not all(isinstance(word, str) for pair in found.items() for word in pair):
+        raise PortdetError("no table of names", where=str(path), fix="a line a tensor: 'their name: our name'")
+    return found
+
+
+def _guess(first: Mapping[str, Array], other: Mapping[str, Array], path: Path) -> str:
+    """Write names by position, and say how many tensors have none."""
+    import yaml
+
+    from portdet.align.compare.names import by_position
+    from portdet.files import write_text
+
+    found = by_position(first, other)
+    write_text(path, yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=1000))
+    left = [len(set(first) - set(found.values())), len(set(other) - set(found))]
+    return (
+        f"{len(found)} names guessed from order and shapes, {left[0]} of the reference's tensors and {left[1]} of the "
+        f"candidate's without a counterpart; read {path}, then compare with --rename {path} --shared"
+    )
 
 
 def _files(paths: tuple[Path, ...]) -> list[Path]:

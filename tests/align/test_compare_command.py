@@ -56,3 +56,46 @@ def test_errors(ours: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[s
     ):
         assert run(words) == 3
         assert said in capsys.readouterr().err
+
+
+def other_names(path: Path, noise: float = 1e-6) -> str:
+    """The same three tensors under another program's names, and one of its own."""
+    random = np.random.RandomState(40)
+    with DumpWriter(path) as out:
+        for name in ("forward/conv1", "forward/cls", "forward/extra", "grad/cls.b"):
+            shape = (7,) if name == "forward/extra" else (40,)
+            out.put(name, (1 + noise * random.uniform(-1, 1, shape)).astype(np.float32))
+    return str(path)
+
+
+def test_names_are_guessed_read_and_taken(ours: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    theirs, names = other_names(tmp_path / "theirs"), tmp_path / "names.yaml"
+    assert run([*ours, theirs]) == 1
+    assert run([*ours, theirs, "--guess-names", str(names)]) == 0
+    assert "3 names guessed from order and shapes, 0 of the reference's tensors and 1 of" in capsys.readouterr().out
+    assert names.read_text().splitlines() == [
+        "forward/conv1: forward/stem", "forward/cls: forward/head", "grad/cls.b: grad/head.bias",
+    ]  # fmt: skip
+    assert run([*ours, theirs, "--rename", str(names)]) == 1
+    assert "'forward/extra'" in (said := capsys.readouterr().out) or "forward/extra: is in the other program" in said
+    assert run([*ours, theirs, "--rename", str(names), "--shared"]) == 0
+    said = capsys.readouterr().out
+    assert "compared: 3 tensors; left out, since not all have them: 1" in said
+    assert "The same: all 3 tensors" in said
+    names.write_text("forward/conv1: forward/head\nforward/cls: forward/stem\n")
+    assert run([*ours, other_names(tmp_path / "worse", 1e-3), "--rename", str(names), "--shared"]) == 1
+    assert "compared: 2 tensors; left out, since not all have them: 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("a: [1]", "no table of names"), ("3", "no table of names"), ("a: b: c", "no YAML"), (None, "--guess-names")],
+)
+def test_a_wrong_table_of_names_is_explained(
+    text: str | None, said: str, ours: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tmp_path / "names.yaml"
+    if text is not None:
+        names.write_text(text)
+    assert run([*ours, dumped(tmp_path / "good", 30), "--rename", str(names)]) == 3
+    assert said in capsys.readouterr().err

@@ -11,8 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from portdet.align.compare import Dump, DumpWriter, Envelope, Median, compare, dump, exact, false_alarms, perturb
 from portdet.align.compare.distance import distance
-from portdet.align.compare.names import Renamed
-from portdet.align.ladder.looks import Some
+from portdet.align.compare.names import Renamed, Some
 from portdet.errors import PortdetError
 
 F = np.float32

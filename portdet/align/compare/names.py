@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -43,6 +43,25 @@ class Renamed(Mapping[str, Array]):
         return len(self._theirs)
 
 
+class Some(Mapping[str, Array]):
+    """The tensors of a run whose names `wanted` accepts."""
+
+    def __init__(self, run: Mapping[str, Array], wanted: Callable[[str], bool]) -> None:
+        self._run, self._names = run, {name: None for name in run if wanted(name)}
+
+    def __getitem__(self, name: str) -> Array:
+        return self._run[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 def by_position(reference: Mapping[str, Array], other: Mapping[str, Array]) -> dict[str, str]:
     """The other program's names -> the reference's, for `Renamed`: within each level (what stands before the first
     '/') the longest runs of equal shapes in the same order; what has no counterpart is left out.
@@ -59,10 +78,10 @@ def by_position(reference: Mapping[str, Array], other: Mapping[str, Array]) -> d
     return found
 
 
-def shared(*dumps: Mapping[str, Array]) -> list[dict[str, Array]]:
+def shared(*dumps: Mapping[str, Array]) -> list[Some]:
     """The tensors that all have, in each one's order: for programs whose containers, not whose layers, differ."""
     names = set(dumps[0]).intersection(*dumps[1:])
-    return [{name: dump[name] for name in dump if name in names} for dump in dumps]
+    return [Some(dump, names.__contains__) for dump in dumps]
 
 
 def _levels(dump: Mapping[str, Array]) -> dict[str, list[str]]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from portdet.align.compare import Dump, DumpWriter, Envelope, Result, compare
 from portdet.align.compare.judge import DOUBTFUL
+from portdet.align.compare.names import Some
 from portdet.align.ladder.case import Case
 from portdet.align.ladder.outcome import Row
 from portdet.align.ladder.plan import Plan
@@ -178,25 +179,6 @@ def _kept(show: Callable[..., None], path: Path | None) -> Mapping[str, Array]:
     with DumpWriter(path) as dump:
         show(put=dump.put)
     return Dump(path)
-
-
-class Some(Mapping[str, Array]):
-    """The tensors of a run whose names `wanted` accepts."""
-
-    def __init__(self, run: Mapping[str, Array], wanted: Callable[[str], bool]) -> None:
-        self._run, self._names = run, {name: None for name in run if wanted(name)}
-
-    def __getitem__(self, name: str) -> Array:
-        return self._run[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 def _wanted(name: str, levels: Sequence[str], inside: Sequence[str]) -> bool:
