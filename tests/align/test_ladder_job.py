@@ -17,7 +17,7 @@ from portdet.align.ladder.numbers import NUMBERS
 from portdet.align.ladder.outcome import LEVELS, Outcome, Row, load, save
 from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.tables import console_table, markdown
-from portdet.align.ladder.verdict import exit_code
+from portdet.align.ladder.verdict import exit_code, judged
 from portdet.report.ladder_data import LadderReport
 from tests.align.ladder_fakes import Fakes, plan
 
@@ -174,6 +174,18 @@ def test_tables_show_each_backend_and_its_first_guilty_place(fakes: Fakes, tmp_p
     table = console_table(report)
     assert [column.header.plain for column in table.columns[1:]] == ["torch", "paddle"]  # type: ignore[union-attr]
     assert table.row_count == 2
+
+
+def test_what_is_allowed_is_counted_in_the_verdict() -> None:
+    rows = [
+        Row("step/weights/a.running_mean", "doubtful", ratio=34.0),
+        Row("step/weights/a.weight", "noise", ratio=2.0),
+    ]
+    found = Outcome.of("step", "paddle", rows)
+    found.ratio = 2.0
+    passed, words = judged(["step"], [found], "torch")
+    assert passed
+    assert words.endswith("(step; largest cross/self ratio 2, 1 less exact batch statistics apart).")
 
 
 def test_numbers_that_json_lacks_come_back(tmp_path: Path) -> None:

@@ -83,10 +83,17 @@ def _by_level(plan: Plan, backend: str, rows: Sequence[Row], seconds: Mapping[st
     for level in asked:
         text = words(found[level], plan.self_runs)
         made[level] = Outcome.of(level, backend, found[level], text, seconds=spent[level])
+        apart = inexact(found[level])
         made[level].ratio = max(
-            (row.ratio for row in found[level] if not row.guilty and row.status != "kink"), default=0.0
+            (row.ratio for row in found[level] if not row.guilty and row.status != "kink" and row not in apart),
+            default=0.0,
         )
     return made
+
+
+def inexact(rows: Sequence[Row]) -> list[Row]:
+    """Batch statistics that one side sums less exactly: beyond what is different elsewhere, and allowed."""
+    return [row for row in rows if row.status == "doubtful" and row.ratio > DIFFERENT]
 
 
 def home(row: Row, asked: Sequence[str]) -> str:
@@ -106,12 +113,12 @@ def words(rows: Sequence[Row], self_runs: int) -> str:
     if guilty and guilty.name.startswith("rule/"):
         return f"Different: {guilty.name.removeprefix('rule/')} {guilty.words}{_where(guilty)}."
     kinks = sum(row.status == "kink" for row in rows)
-    inexact = [row for row in rows if row.status == "doubtful" and row.ratio > DIFFERENT]
+    allowed = inexact(rows)
     names = {field.name for field in fields(Finding)}
     findings = [
         Finding(**{key: value for key, value in vars(row).items() if key in names})
         for row in rows
-        if row.status != "kink" and not row.name.startswith("rule/") and row not in inexact
+        if row.status != "kink" and not row.name.startswith("rule/") and row not in allowed
     ]
     if not findings:
         return f"The same: all {len(rows)} rules hold." if rows else "Nothing was looked at."
@@ -120,10 +127,10 @@ def words(rows: Sequence[Row], self_runs: int) -> str:
         text = f"{text[:9]}{_where(guilty)}{text[9:]}"
     number = "1 tensor was" if kinks == 1 else f"{kinks} tensors were"
     text += f" {number} apart on one batch alone (kinks)." if kinks else ""
-    if inexact:
-        most = max(inexact, key=lambda row: row.ratio)
+    if allowed:
+        most = max(allowed, key=lambda row: row.ratio)
         text += (
-            f" {len(inexact)} batch statistics are summed less exactly than the reference sums them (at most "
+            f" {len(allowed)} batch statistics are summed less exactly than the reference sums them (at most "
             f"{most.max_rel:.1e} apart, {most.ratio:.2g} times the self-noise, in {most.name}); "
             f"{INEXACT_SUM:.1e} is allowed."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
+from portdet.align.ladder.numbers import inexact
 from portdet.align.ladder.outcome import LEVELS, Outcome
 from portdet.report.ladder_data import LadderReport
 from portdet.report.ladder_words import place
@@ -55,6 +56,8 @@ def _equivalent(ranked: Sequence[Outcome]) -> str:
     ratio = max((o.ratio for o in ranked), default=0.0)
     levels = ", ".join(dict.fromkeys(o.level for o in ranked))
     noise = f"; largest cross/self ratio {ratio:.2g}" if ratio else ""
+    sums = sum(len(inexact(o.rows)) for o in ranked)
+    noise += f", {sums} less exact batch statistics apart" if sums else ""
     names = ", ".join(_backends(ranked))
     return f"Equivalent. {names}: nothing differs beyond noise in {checked:,} checks ({levels}{noise})."
 
