@@ -86,25 +86,29 @@ def command(
 ) -> None:
     """See HELP."""
     from portdet.errors import PortdetError
+    from portdet.train.interrupt import terminable
 
     context = click.get_current_context()
     names = [name.strip() for name in backends.split(",") if name.strip()]
     try:
-        if resume:
-            code = _resumed(context, resume, levels)
-        elif not targets:
-            raise click.UsageError("name a configuration, run folders, or --resume FOLDER", context)
-        elif any(Path(target).is_dir() for target in targets):
-            code = _finished(targets, against, spread, overrides)
-        elif len(targets) > 1:
-            raise PortdetError(f"{len(targets)} configurations: {', '.join(targets)}", fix="give one, or run folders")
-        elif not names:
-            raise PortdetError("no backend is named", fix="see --backends")
-        elif levels or reference or seeds > 1 or parallel:
-            given = reference, seeds, margin, initial, against, spread, parallel
-            code = new(Asked(targets[0], names, levels, overrides, *given))
-        else:
-            code = _trained(targets[0], names, margin, initial, against, spread, overrides)
+        with terminable():
+            if resume:
+                code = _resumed(context, resume, levels)
+            elif not targets:
+                raise click.UsageError("name a configuration, run folders, or --resume FOLDER", context)
+            elif any(Path(target).is_dir() for target in targets):
+                code = _finished(targets, against, spread, overrides)
+            elif len(targets) > 1:
+                raise PortdetError(
+                    f"{len(targets)} configurations: {', '.join(targets)}", fix="give one, or run folders"
+                )
+            elif not names:
+                raise PortdetError("no backend is named", fix="see --backends")
+            elif levels or reference or seeds > 1 or parallel:
+                given = reference, seeds, margin, initial, against, spread, parallel
+                code = new(Asked(targets[0], names, levels, overrides, *given))
+            else:
+                code = _trained(targets[0], names, margin, initial, against, spread, overrides)
     except PortdetError as error:
         click.echo(f"error: {error}", err=True)
         code = 3

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -13,6 +15,20 @@ from portdet.errors import PortdetError
 
 class Interrupted(PortdetError):
     """The run was asked to stop, and did so with everything saved."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM is a KeyboardInterrupt in this block: what it has started is ended on its way out."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class StopRequest:
