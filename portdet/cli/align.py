@@ -61,6 +61,8 @@ portdet align --against runs/align/yolov3_scenes --spread 0.03 runs/train/yolov3
 @click.option("--reference", default="", help="What the others are held against; default: the first backend.")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings a backend, paired.")
 @click.option("--margin", type=float, default=0.1, show_default=True, help="Largest difference of the final AP50.")
+@click.option("--self-runs", type=click.IntRange(4), default=16, show_default=True, help="That set the tolerances.")
+@click.option("--points", default="", metavar="STEP,...", help="Of level steps; default: 0,1,2,5,20,100.")
 @click.option("--parallel", is_flag=True, help="Two levels at a time, each on half the cores: for small detectors.")
 @click.option("--resume", metavar="FOLDER", type=click.Path(path_type=Path), help="Go on with a stopped ladder.")
 @click.option(
@@ -77,6 +79,8 @@ def command(
     reference: str,
     seeds: int,
     margin: float,
+    self_runs: int,
+    points: str,
     parallel: bool,
     resume: Path | None,
     initial: Path | None,
@@ -105,7 +109,7 @@ def command(
             elif not names:
                 raise PortdetError("no backend is named", fix="see --backends")
             elif levels or reference or seeds > 1 or parallel:
-                given = reference, seeds, margin, initial, against, spread, parallel
+                given = reference, seeds, margin, initial, against, spread, parallel, self_runs, points
                 code = new(Asked(targets[0], names, levels, overrides, *given))
             else:
                 code = _trained(targets[0], names, margin, initial, against, spread, overrides)

@@ -34,6 +34,8 @@ class Asked:
     against: str | None = None
     spread: float | None = None
     parallel: bool = False
+    self_runs: int = 16
+    points: str = ""
 
     def command(self) -> str:
         """What to type to get this again."""
@@ -46,6 +48,8 @@ class Asked:
         words += ["--against", self.against] if self.against else []
         words += ["--spread", f"{self.spread:g}"] if self.spread is not None else []
         words += ["--parallel"] if self.parallel else []
+        words += ["--self-runs", str(self.self_runs)] if self.self_runs != Asked.self_runs else []
+        words += ["--points", self.points] if self.points else []
         return shlex.join([*words, *self.overrides])
 
 
@@ -94,6 +98,22 @@ def levels_of(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(level for level in LEVELS if level in asked or ALL in asked)
 
 
+def points_of(words: str) -> tuple[int, ...]:
+    """'0,5,20' as training steps, upwards; the first step is always among them."""
+    from portdet.align.ladder.plan import POINTS
+    from portdet.errors import PortdetError
+
+    if not words:
+        return POINTS
+    try:
+        steps = {int(word) for word in words.split(",")}
+    except ValueError:
+        steps = {-1}
+    if min(steps) < 0:
+        raise PortdetError(f"--points {words} are no training steps", fix="whole numbers from 0 on, as 0,5,20")
+    return tuple(sorted({0, *steps}))
+
+
 def _plan(asked: Asked, values: Config) -> Plan:
     """The plan, its folder still open."""
     from portdet.align.against import meets, validated_epochs
@@ -128,7 +148,8 @@ def _plan(asked: Asked, values: Config) -> Plan:
     extra = {"command": asked.command(), "against": asked.against, "spread": asked.spread}
     return Plan(
         values.model_dump(mode="json"), "", tuple(asked.backends), levels, reference, seeds=asked.seeds,
-        margin=asked.margin, parallel=asked.parallel, extra=extra,
+        margin=asked.margin, parallel=asked.parallel, extra=extra, self_runs=asked.self_runs,
+        points=points_of(asked.points),
     )  # fmt: skip
 
 

@@ -70,6 +70,17 @@ def test_parallel_takes_half_of_the_cores_for_each(
         assert plan.configuration("paddle").train.threads == threads
 
 
+def test_points_and_self_runs(fakes: Fakes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--level", "steps", "--backends", "torch,paddle", "--points", "20,3", "--self-runs", "8"]
+    assert align(tmp_path, *words) == 0
+    plan = Plan.load(tmp_path / "align" / "yolov3_scenes")
+    assert (plan.points, plan.self_runs) == ((0, 3, 20), 8)
+    assert "--self-runs 8 --points 20,3" in plan.extra["command"]
+    for wrong in ("1,x", "-1", "0,,2"):
+        assert align(tmp_path, "--level", "steps", "--points", wrong) == 3
+        assert f"--points {wrong} are no training steps" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("levels", ["train", "ops,ranks", "grad"])
 def test_parallel_needs_two_kinds_of_levels(
     levels: str, fakes: Fakes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
