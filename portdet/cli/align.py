@@ -98,25 +98,30 @@ def command(
         with terminable():
             if resume:
                 code = _resumed(context, resume, levels)
-            elif not targets:
-                raise click.UsageError("name a configuration, run folders, or --resume FOLDER", context)
             elif any(Path(target).is_dir() for target in targets):
                 code = _finished(targets, against, spread, overrides)
-            elif len(targets) > 1:
-                raise PortdetError(
-                    f"{len(targets)} configurations: {', '.join(targets)}", fix="give one, or run folders"
-                )
-            elif not names:
-                raise PortdetError("no backend is named", fix="see --backends")
             elif levels or reference or seeds > 1 or parallel:
                 given = reference, seeds, margin, initial, against, spread, parallel, self_runs, points
-                code = new(Asked(targets[0], names, levels, overrides, *given))
+                code = new(Asked(_config(targets, names), names, levels, overrides, *given))
             else:
-                code = _trained(targets[0], names, margin, initial, against, spread, overrides)
+                code = _trained(_config(targets, names), names, margin, initial, against, spread, overrides)
     except PortdetError as error:
         click.echo(f"error: {error}", err=True)
         code = 3
     context.exit(code)
+
+
+def _config(targets: Sequence[str], names: Sequence[str]) -> str:
+    """The one configuration that is named, for backends that are."""
+    from portdet.errors import PortdetError
+
+    if not targets:
+        raise click.UsageError("name a configuration, run folders, or --resume FOLDER", click.get_current_context())
+    if len(targets) > 1:
+        raise PortdetError(f"{len(targets)} configurations: {', '.join(targets)}", fix="give one, or run folders")
+    if not names:
+        raise PortdetError("no backend is named", fix="see --backends")
+    return targets[0]
 
 
 def _resumed(context: click.Context, folder: Path, levels: Sequence[str]) -> int:

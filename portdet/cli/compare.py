@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,10 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from portdet.align.compare import Result
+    from portdet.align.compare import Envelope, Result
     from portdet.session import Array
+
+    Dumps = list[Mapping[str, Array]]
 
 ROWS = 12
 _PATH = click.Path(path_type=Path)
@@ -55,32 +57,20 @@ def command(
     portdet compare ours.safetensors theirs1.safetensors theirs2.safetensors theirs3.safetensors --self ours_perturbed/
     portdet compare ours.safetensors theirs.safetensors --guess-names names.yaml  # read it, then --rename names.yaml
     """
-    from portdet.align.compare import Dump, Envelope, compare
-    from portdet.align.compare.names import Renamed, Some
-    from portdet.align.compare.names import shared as in_all
+    from portdet.align.compare import Dump, compare
     from portdet.console import console
     from portdet.errors import PortdetError
 
     try:
-        names = _names(rename) if rename else {}
-        first: Mapping[str, Array] = Dump(reference)
-        others: list[Mapping[str, Array]] = [Renamed(dump, names) if names else dump for dump in map(Dump, candidates)]
+        first, others = _dumps(reference, candidates, rename)
         if guess_names:
             click.echo(_guess(first, others[0], guess_names))
             return
-        runs: list[Mapping[str, Array]] = [Dump(path) for path in _files(selves)]
-        truth: Mapping[str, Array] | None = Dump(float64) if float64 else None
+        runs: Dumps = [Dump(path) for path in _files(selves)]
         if shared:
-            asked = set(first).union(*others)
-            first, *found = in_all(first, *others)
-            others, runs = [*found], [Some(dump, set(first).__contains__) for dump in runs]
-            left = len(asked) - len(first)
-            click.echo(f"compared: {len(first)} tensors; left out, since not all have them: {left}")
-        envelope = Envelope() if selves else None
-        for run in runs:
-            assert envelope is not None
-            envelope.add(first, run)
-        result = compare(first, others, envelope, float64=truth, factor=factor, widths=widths)
+            first, others, runs = _shared(first, others, runs)
+        truth = Dump(float64) if float64 else None
+        result = compare(first, others, _envelope(first, runs), float64=truth, factor=factor, widths=widths)
         if report:
             result.save(report)
     except PortdetError as error:
@@ -89,6 +79,35 @@ def command(
     console().print(_levels(result), _tensors(result))
     click.echo(result.words())
     click.get_current_context().exit({True: 0, False: 1, None: 2}[result.passed])
+
+
+def _dumps(reference: Path, candidates: Sequence[Path], rename: Path | None) -> tuple[Mapping[str, Array], Dumps]:
+    """The reference, and the candidates under its names."""
+    from portdet.align.compare import Dump
+    from portdet.align.compare.names import Renamed
+
+    names = _names(rename) if rename else {}
+    return Dump(reference), [Renamed(dump, names) if names else dump for dump in map(Dump, candidates)]
+
+
+def _shared(first: Mapping[str, Array], others: Dumps, runs: Dumps) -> tuple[Mapping[str, Array], Dumps, Dumps]:
+    """The tensors that the reference and all candidates have; says how many others there are."""
+    from portdet.align.compare.names import Some, shared
+
+    asked = set(first).union(*others)
+    first, *found = shared(first, *others)
+    left = len(asked) - len(first)
+    click.echo(f"compared: {len(first)} tensors; left out, since not all have them: {left}")
+    return first, [*found], [Some(run, set(first).__contains__) for run in runs]
+
+
+def _envelope(first: Mapping[str, Array], runs: Dumps) -> Envelope | None:
+    from portdet.align.compare import Envelope
+
+    envelope = Envelope()
+    for run in runs:
+        envelope.add(first, run)
+    return envelope if runs else None
 
 
 def _names(path: Path) -> dict[str, str]:
