@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from portdet_torch.device import find_device
 
 # gloo beside the device's own library: what `gather` exchanges stays in the host's memory
 LIBRARIES = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl", "npu": "cpu:gloo,npu:hccl"}
+LET_GO = 0.2  # seconds that gloo's threads get at the end
 
 
 def device_of(options: Options) -> torch.device:
@@ -80,9 +82,14 @@ class Group:
                     raise PortdetError(f"'{name}' differs between ranks 0 and {rank}", fix=fix)
 
     def leave(self) -> None:
-        """Without the barrier gloo's threads of a rank that is faster end it by SIGABRT (torch 2.13)."""
+        """Without the barrier gloo's threads of a rank that is faster end it by SIGABRT (torch 2.13).
+
+        DistributedDataParallel keeps the group, so that these threads outlive it. Work that is done is let go of by
+        them, for which they need the interpreter: in one that ends meanwhile they do the same (pytorch issue 190489).
+        """
         distributed.barrier()
         distributed.destroy_process_group()
+        time.sleep(LET_GO)
 
 
 def synchronise_norms(model: nn.Module, device: torch.device) -> nn.Module:
