@@ -100,7 +100,7 @@ def command(
                 code = _resumed(context, resume, levels)
             elif any(Path(target).is_dir() for target in targets):
                 code = _finished(targets, against, spread, overrides)
-            elif levels or reference or seeds > 1 or parallel:
+            elif levels or reference or seeds > 1 or parallel or points or self_runs != Asked.self_runs:
                 given = reference, seeds, margin, initial, against, spread, parallel, self_runs, points
                 code = new(Asked(_config(targets, names), names, levels, overrides, *given))
             else:

@@ -137,6 +137,11 @@ def _plan(asked: Asked, values: Config) -> Plan:
     model_of(values.model_copy(deep=True), open_dataset(values.data, "train").names)
     if asked.against:
         meets(read_reference(asked.against, asked.spread), validated_epochs(values))
+    if (asked.points or asked.self_runs != Asked.self_runs) and set(levels) <= set(BESIDE):
+        raise PortdetError(
+            f"--points and --self-runs are for levels with calibrated tolerances, not for {', '.join(levels)}",
+            fix="add --level steps, or all",
+        )
     if asked.parallel:
         if set(levels) <= set(BESIDE) or not set(levels) & set(BESIDE):
             asked_for, lacks = ", ".join(levels), "one of the others" if set(levels) & set(BESIDE) else "one of them"

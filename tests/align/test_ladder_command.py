@@ -79,6 +79,10 @@ def test_points_and_self_runs(fakes: Fakes, tmp_path: Path, capsys: pytest.Captu
     for wrong in ("1,x", "-1", "0,,2"):
         assert align(tmp_path, "--level", "steps", "--points", wrong) == 3
         assert f"--points {wrong} are no training steps" in capsys.readouterr().err
+    for unused in (["--points", "0,2"], ["--self-runs", "8", "--level", "ops"]):
+        assert align(tmp_path / "unused", *unused, "--backends", "torch,paddle") == 3
+        assert "--points and --self-runs are for levels with calibrated" in capsys.readouterr().err
+    assert not (tmp_path / "unused").exists()
 
 
 @pytest.mark.parametrize("levels", ["train", "ops,ranks", "grad"])
