@@ -1,0 +1,179 @@
+"""The one gate for what comes from outside: files, names, folders, YAML, JSON, command lines.
+
+Whatever passes here is of a known type and a bounded size before anything is made of it, and is shown in a bounded
+text of one line without a terminal's commands. Nothing that passes can run, hang, or name another place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from portdet.errors import PortdetError
+
+LONGEST_SHOWN = 120  # characters of a value in a message
+LONGEST_NAME = 200  # of a file or folder name: file systems take 255 bytes, and ours get suffixes
+DEEPEST = 64  # nested lists and maps in a file
+_ITEMS = 8  # of a list or a map that are shown
+_DEEP = 3  # levels that are shown
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def shown(value: Any, limit: int = LONGEST_SHOWN) -> str:
+    """A value from outside as text for a person: one line, at most `limit` characters, no control characters.
+
+    Only the built-in types are looked into, each within its bound; of anything else the type's name is shown. Takes
+    time bounded by `limit`, whatever the value: a list that holds itself 10^9 times, an integer of 10^6 digits.
+    """
+    text = _text(value, limit, _DEEP)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _text(value: Any, limit: int, deep: int) -> str:
+    kind = type(value)
+    if kind is str:
+        cut = value[:limit]
+        return f"'{plain(cut)}'" + ("..." if len(value) > limit else "")
+    if kind is bytes:
+        return f"{len(value)} bytes" if len(value) > limit else plain(repr(value))
+    if kind is int and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    if value is None or kind in (bool, int, float, complex):
+        return repr(value)
+    if kind in (list, tuple, set, frozenset, dict):
+        return _many(value, limit, deep)
+    return f"a value of type {plain(kind.__name__[:limit])}"
+
+
+def _many(value: Any, limit: int, deep: int) -> str:
+    opening, closing = "()" if type(value) is tuple else "[]" if type(value) is list else "{}"
+    if not deep:
+        return f"{opening}... {len(value)} items{closing}" if value else opening + closing
+    parts: list[str] = []
+    room = limit
+    for item in value:
+        if len(parts) == _ITEMS or room <= 0:
+            parts.append("...")
+            break
+        part = _text(item, room, deep - 1)
+        if type(value) is dict:
+            part += f": {_text(value[item], room, deep - 1)}"
+        parts.append(part)
+        room -= len(part)
+    return opening + ", ".join(parts) + closing
+
+
+def plain(text: str) -> str:
+    """The text with everything that a terminal may take for a command (escapes, newlines, direction) spelled out."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def plain_lines(text: str) -> str:
+    """As `plain`, for messages of our own of several lines: newlines stay."""
+    return "\n".join(plain(line) for line in text.split("\n"))
+
+
+def read_text(path: Path, *, most: int, fix: str = "") -> str:
+    """A regular file of at most `most` bytes, as UTF-8. Never waits: a pipe is refused unopened."""
+    where = plain(str(path))
+    try:
+        about = os.stat(path)
+        if not stat.S_ISREG(about.st_mode):
+            raise PortdetError("is not a regular file", where=where, fix=fix or "name the file itself")
+        if about.st_size > most:
+            raise PortdetError(f"has {about.st_size} bytes, at most {most} are read", where=where, fix=fix)
+        return path.read_bytes().decode("utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or not UTF-8
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise PortdetError(
+            f"cannot be read: {plain(str(reason))}", where=where, fix=fix or "check the path and that it is UTF-8 text"
+        ) from None
+
+
+def parse_json(text: str, where: str, fix: str = "") -> Any:
+    """JSON of at most `DEEPEST` levels. NaN and infinities, which JSON has not, are refused."""
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is no JSON number")
+
+    try:
+        value = json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else plain(str(error)[:LONGEST_SHOWN])
+        raise PortdetError(f"not valid JSON: {what}", where=where, fix=fix) from None
+    check_depth(value, where)
+    return value
+
+
+def check_depth(value: Any, where: str) -> None:
+    """Raise where lists and maps are nested more than `DEEPEST` levels. Without recursion, each container once."""
+    level, seen = [value], set[int]()
+    for _ in range(DEEPEST + 1):
+        below: list[Any] = []
+        for item in level:
+            if type(item) in (list, dict) and id(item) not in seen:
+                seen.add(id(item))
+                below += item.values() if type(item) is dict else item
+        level = [item for item in below if type(item) in (list, dict)]
+        if not level:
+            return
+    raise PortdetError(f"lists and maps are nested more than {DEEPEST} levels", where=where, fix="flatten the file")
+
+
+def checked(model: type[Model] | TypeAdapter[Model], value: Any, where: str, fix: str = "") -> Model:
+    """`value` as the pydantic model, or a `PortdetError` with pydantic's first complaint, its place and the value."""
+    try:
+        return model.validate_python(value) if isinstance(model, TypeAdapter) else model.model_validate(value)
+    except ValidationError as error:
+        raise complaint(error, where, fix) from None
+
+
+def complaint(error: ValidationError, where: str, fix: str = "") -> PortdetError:
+    """pydantic's first complaint in bounded words: `annotations.3.bbox = [1, 2]: list should have ...`."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(plain(str(part)[:LONGEST_SHOWN]) for part in first["loc"][:8])
+    value = "" if first["type"] == "missing" else f" = {shown(first['input'])}"
+    return PortdetError(f"{place}{value}: {plain(first['msg'][:300]).lower()}", where=where, fix=fix)
+
+
+def file_name(name: str, what: str, fix: str = "") -> str:
+    """`name` where it can be the name of one file or folder: no separator, no control character, short."""
+    bad = (
+        "is empty" if not name
+        else "is a folder's way up or itself" if name in (".", "..")
+        else "holds a path separator" if "/" in name or "\\" in name
+        else "holds control characters" if not name.isprintable()
+        else f"has over {LONGEST_NAME} bytes" if len(name.encode("utf-8", "surrogatepass")) > LONGEST_NAME
+        else ""
+    )  # fmt: skip
+    if bad:
+        raise PortdetError(f"{what} {shown(name)} {bad}", fix=fix or "give a plain name")
+    return name
+
+
+def below(folder: Path, name: str, what: str, fix: str = "") -> Path:
+    """The path `name` inside `folder`. Raises for one that is absolute, climbs out, or holds control characters."""
+    parts = PurePosixPath(name).parts
+    bad = (
+        "is empty" if not parts
+        else "is absolute" if name.startswith(("/", "\\"))
+        else "climbs out of its folder" if ".." in parts
+        else "holds control characters" if not name.isprintable()
+        else ""
+    )  # fmt: skip
+    if bad:
+        raise PortdetError(f"{what} {shown(name)} {bad}", where=plain(str(folder)), fix=fix or "give a path inside")
+    return folder / name
+
+
+def named(values: Mapping[str, Any], limit: int = 6) -> str:
+    """The first keys of a map from outside, bounded: for messages that list what was found."""
+    keys = [shown(key, 40) for _, key in zip(range(limit), values, strict=False)]
+    return ", ".join(keys) + (f", ... ({len(values)} in all)" if len(values) > limit else "")
