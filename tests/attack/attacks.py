@@ -1,0 +1,9 @@
+"""All attacks, by name: what runs `count` cases of one, and how many the full script runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.attack.outcome import Row
+
+ATTACKS: dict[str, tuple[Callable[[int], list[Row]], int]] = {}
