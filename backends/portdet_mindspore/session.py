@@ -12,6 +12,7 @@ import mindspore as ms
 import numpy as np
 
 from portdet.backends import check_weights, import_source, split_state, watched
+from portdet.cores import cores
 from portdet.errors import PortdetError
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
 from portdet.shadow import HostShadow, Shadow
@@ -41,7 +42,7 @@ class MindSporeSession:
         self.device = use_device(options.device, options.place)
         if self.place.world > 1:
             join(self.place)  # before the first tensor, as HCCL asks
-        self.threads = options.threads or os.cpu_count() or 1
+        self.threads = options.threads or cores()
         self.model: Any = getattr(import_source(source), class_name)()
         parameters = dict(self.model.parameters_and_names())
         self.live: dict[str, Any] = {name: parameters[native] for name, native in names.items()}
@@ -161,7 +162,7 @@ class MindSporeSession:
             "mindspore": ms.__version__,
             "device": self.device,
             "mode": self.mode,
-            "threads": str(os.cpu_count()),  # MindSpore takes all cores; no setting of 2.10 makes it take fewer
+            "threads": str(cores()),  # MindSpore takes all cores; no setting of 2.10 makes it take fewer
             "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA", "unset"),
             "dtype": "float32",
             **({"ranks": str(self.place.world)} if self.place.world > 1 else {}),

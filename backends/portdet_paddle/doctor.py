@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+from portdet.cores import cores
 from portdet.session import Check
 from portdet_paddle.start import mkl_kind
 
@@ -46,12 +47,12 @@ def _version(package: str) -> str:
 
 
 def _threads() -> Check:
-    cores, fixed = os.cpu_count() or 1, os.environ.get("OMP_NUM_THREADS")
-    if "paddle" in sys.modules and fixed != str(cores):
+    usual, fixed = cores(), os.environ.get("OMP_NUM_THREADS")
+    if "paddle" in sys.modules and fixed != str(usual):
         return Check(
-            "warn", f"paddle was imported with {fixed} of {cores} threads", "set OMP_NUM_THREADS before python"
+            "warn", f"paddle was imported with {fixed} of {usual} threads", "set OMP_NUM_THREADS before python"
         )
-    return Check("ok", f"{cores} threads (OMP_NUM_THREADS is set before paddle is imported, which would make it 1)")
+    return Check("ok", f"{usual} threads (OMP_NUM_THREADS is set before paddle is imported, which would make it 1)")
 
 
 def _kernels() -> list[Check]:

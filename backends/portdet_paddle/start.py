@@ -10,6 +10,7 @@ import warnings
 from contextlib import redirect_stderr
 from pathlib import Path
 
+from portdet.cores import cores
 from portdet.errors import PortdetError
 
 
@@ -25,7 +26,7 @@ def start(threads: int) -> None:
             fix="run each backend in a process of its own",
         )
     ranks = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))  # on this machine; of paddle.distributed.launch
-    wanted = str(threads or max(1, (os.cpu_count() or 1) // ranks))
+    wanted = str(threads or max(1, cores() // ranks))
     if "paddle" in sys.modules:
         # unless it is set, `import paddle` sets it to 1, which doubles the time of a step on two cores
         fixed = os.environ.get("OMP_NUM_THREADS", "1")

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 
+from portdet.cores import cores
 from portdet.session import Check
 
 # A 3x3 convolution of the size that YOLOv3 is full of: 2 x 256 -> 512 channels at 26 x 26, 3.2 GFLOP.
@@ -20,7 +21,7 @@ def checks() -> list[Check]:
     except Exception as error:
         return [Check("fail", f"import torch: {type(error).__name__}: {error}", "pip install 'portdet[torch]'")]
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
-    return [Check("ok", f"import torch {torch.__version__}, built with {build}"), *_devices(), *_threads(), _compiler()]
+    return [Check("ok", f"import torch {torch.__version__}, built with {build}"), *_devices(), _threads(), _compiler()]
 
 
 def _devices() -> list[Check]:
@@ -66,13 +67,13 @@ def _convolution(device: str) -> Check:
     return Check("ok", f"device {device}: usable; a 3x3 convolution with gradient takes {min(spent) * 1e3:.1f} ms")
 
 
-def _threads() -> list[Check]:
+def _threads() -> Check:
+    """What a session takes, whatever OMP_NUM_THREADS and torch itself would have."""
     import torch
 
-    cores, used = len(os.sched_getaffinity(0)), torch.get_num_threads()
-    if used < cores:
-        return [Check("warn", f"{used} of {cores} cores by default", "unset OMP_NUM_THREADS, or give --threads")]
-    return [Check("ok", f"{used} threads on {cores} cores")]
+    usual, own = cores(), torch.get_num_threads()
+    other = f"; torch by itself would take {own}" if own != usual else ""
+    return Check("ok", f"{usual} threads, one a core that is free to use, unless --threads is given{other}")
 
 
 def _compiler() -> Check:

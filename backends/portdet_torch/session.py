@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from portdet.backends import check_weights, import_source, split_state, watched
+from portdet.cores import cores
 from portdet.errors import PortdetError
 from portdet.heap import keep_freed_memory
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
@@ -32,7 +33,7 @@ class TorchSession:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         self.torch_device = device_of(options)
         self.device, self.mode, self.recipe, self.names = str(self.torch_device), options.mode, recipe, dict(names)
-        self.threads = options.threads or os.cpu_count() or 1
+        self.threads = options.threads or cores()
         self._take_threads()
         # TF32 keeps 10 bits of the mantissa: it would hide every difference that alignment looks for
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -23,6 +23,7 @@ from portdet.backends import load_backend, open_session
 from portdet.bench import CONVOLUTION_FLOPS, BareBackend
 from portdet.child import serve
 from portdet.config import Config
+from portdet.cores import cores
 from portdet.data import Dataset, open_dataset
 from portdet.data.loader import TrainLoader
 from portdet.errors import PortdetError
@@ -248,7 +249,7 @@ def _for_timing(config: Config) -> Config:
     """
     config = config.model_copy(deep=True)
     config.data.sizes = []
-    config.data.workers = min(config.data.workers, max((os.cpu_count() or 2) - 1, 1))
+    config.data.workers = min(config.data.workers, max(cores() - 1, 1))
     config.optim.lr0, config.optim.eta_min = LR, 0.0
     config.train.epochs, config.train.max_steps = 10**6, 0
     return config

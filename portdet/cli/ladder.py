@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -121,6 +120,7 @@ def _plan(asked: Asked, values: Config) -> Plan:
     from portdet.align.ladder.plan import Plan
     from portdet.align.published import read_reference
     from portdet.backends import load_backend
+    from portdet.cores import cores
     from portdet.data import open_dataset
     from portdet.errors import PortdetError
     from portdet.train.job import model_of
@@ -149,7 +149,7 @@ def _plan(asked: Asked, values: Config) -> Plan:
                 f"--parallel climbs {', '.join(BESIDE)} beside the other levels, and asked is only {asked_for}",
                 fix=f"add {lacks}, as --level all does",
             )
-        values.train.threads = values.train.threads or max((os.cpu_count() or 1) // 2, 1)
+        values.train.threads = values.train.threads or max(cores() // 2, 1)
     extra = {"command": asked.command(), "against": asked.against, "spread": asked.spread}
     return Plan(
         values.model_dump(mode="json"), "", tuple(asked.backends), levels, reference, seeds=asked.seeds,

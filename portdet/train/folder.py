@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 import portdet
 from portdet.config import Config
+from portdet.cores import cores
 from portdet.errors import PortdetError
 from portdet.files import write_text
 
@@ -71,7 +71,7 @@ def environment(config: Config) -> dict[str, Any]:
         "executable": sys.executable,
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "cpus": os.cpu_count(),
+        "cpus": cores(),
         "command": sys.argv,
         "git": git_commit(Path(portdet.__file__).parent),
         "backend": config.train.backend,

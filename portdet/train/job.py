@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 
 from portdet.backends import load_backend, open_session
 from portdet.config import Config
+from portdet.cores import cores
 from portdet.data import open_datasets
 from portdet.data.loader import TrainLoader
 from portdet.data.records import Dataset, Report
@@ -61,7 +61,7 @@ def session_of(config: Config, detector: Detector, folder: Path, place: Place = 
     t = config.train
     threads = t.threads
     if place.world > 1 and not threads:
-        threads = max(1, (os.cpu_count() or 1) // place.world)  # ranks that each take all cores wait for one another
+        threads = max(1, cores() // place.world)  # ranks that each take all cores wait for one another
     options = Options(t.device, t.mode, threads, place=place, sync_bn=t.sync_bn)
     return open_session(detector, t.backend, recipe_of(config, detector), options, folder)
 

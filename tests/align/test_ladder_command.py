@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
+from portdet import cores
 from portdet.align.ladder import beside
 from portdet.align.ladder.outcome import LEVELS
 from portdet.align.ladder.plan import Plan
@@ -60,7 +60,7 @@ def test_parallel_takes_half_of_the_cores_for_each(
     fakes: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(beside, "MODULE", "tests.align.beside_fakes")
-    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    monkeypatch.setattr(cores, "cores", lambda: 12)
     words = ["--level", "ops,grad", "--backends", "torch,paddle", "--parallel"]
     assert align(tmp_path, *words) == 3  # the fakes beside ask for faults, which this plan lacks
     assert align(tmp_path, *words, "train.threads=5", "name=five") == 3

@@ -7,7 +7,6 @@ one that shows in the forward pass costs no training step.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.shown import Say, run_shown, tell
 from portdet.align.probe import LEVELS
 from portdet.child import serve
+from portdet.cores import cores
 from portdet.errors import PortdetError
 from portdet.session import Arrays, Session
 
@@ -52,9 +52,9 @@ def outcome(plan: Plan, say: Say) -> Outcome:
         plan, points=_points(plan, planned(plan, backend).steps), levels=tuple(dict.fromkeys([*plan.levels, "steps"]))
     )
     complete(wide, [Look(point, batch) for point in wide.points for batch in range(BATCHES)], say)
-    small, cores = Shelf.of(wide).dump(Look(0)).stat().st_size < SMALL_RUN, os.cpu_count() or 1
-    shares = min(_PROCESSES, cores) if small else 1
-    threads = plan.config["train"]["threads"] or (cores // shares if shares > 1 else 0)
+    small, most = Shelf.of(wide).dump(Look(0)).stat().st_size < SMALL_RUN, cores()
+    shares = min(_PROCESSES, most) if small else 1
+    threads = plan.config["train"]["threads"] or (most // shares if shares > 1 else 0)
     config = {**plan.config, "train": {**plan.config["train"], "threads": threads}}
     request = {"plan": replace(wide, config=config).plain(), "backend": backend, "only": plan.extra.get("faults", [])}
     answer = run_shown(_THIS, {**request, "share": [0, shares]}, say, _log(wide, backend, 0))

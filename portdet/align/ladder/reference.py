@@ -8,7 +8,6 @@ more process, because a framework's number of threads is that of its process. Wh
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -36,6 +35,7 @@ from portdet.align.ladder.outcome import Row
 from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.shown import tell
 from portdet.child import serve
+from portdet.cores import cores
 from portdet.files import write_text
 from portdet.session import Array, Session
 
@@ -49,7 +49,7 @@ def other_runs(plan: Plan) -> int:
 
 def other_threads(case: Case) -> int:
     """1, or 2 where 1 is what the case takes."""
-    return 1 if (case.config.train.threads or os.cpu_count() or 1) > 1 else 2
+    return 1 if (case.config.train.threads or cores()) > 1 else 2
 
 
 def prepare(plan: Plan, looks: Sequence[Look]) -> list[list[int]]:
