@@ -7,6 +7,7 @@ is an error that names the nearest known one. `Config.dump` writes the resolved 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +23,8 @@ from pydantic import (
 )
 
 from portdet.errors import PortdetError, nearest
+
+COMMAND_LINE = "command line"  # where a word's value comes from, in errors
 
 
 class Section(BaseModel):
@@ -269,12 +272,11 @@ def load(name: str, overrides: tuple[str, ...] | list[str] = ()) -> Config:
                 f"_base_ file {base} has a _base_ itself", where=str(path), fix="keep one level of _base_"
             )
         values = _merge(base_values, values)
-    for word in overrides:
-        _override(values, word)
+    given = [_override(values, word) for word in overrides]
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, str(path)) from None
+        raise _explain(error, str(path), given) from None
     if not config.train.name:
         config.train.name = path.stem
     return config
@@ -311,7 +313,8 @@ def sections() -> dict[str, type[Section]]:
     return found
 
 
-def _override(values: dict[str, Any], word: str) -> None:
+def _override(values: dict[str, Any], word: str) -> list[str]:
+    """Set what a `key=value` word says; returns the key's path."""
     key, equals, text = word.partition("=")
     if not equals:
         raise PortdetError(f"'{word}' is not key=value", fix="write for example epochs=3 or optim.lr0=0.01")
@@ -322,7 +325,8 @@ def _override(values: dict[str, Any], word: str) -> None:
     try:
         node[path[-1]] = yaml.safe_load(text) if text else ""
     except yaml.YAMLError:
-        raise PortdetError(f"value of '{key}' is not valid YAML: {text}") from None
+        raise PortdetError(f"value of '{key}' is not valid YAML: {text}", where=COMMAND_LINE) from None
+    return path
 
 
 def _resolve(key: str) -> list[str]:
@@ -335,15 +339,22 @@ def _resolve(key: str) -> list[str]:
         return alone[0]
     if alone:
         raise PortdetError(f"'{key}' is in several sections", fix=f"write one of {[f'{s}.{k}' for s, k in alone]}")
-    if "." not in key:
-        raise PortdetError(f"unknown key '{key}'", fix=nearest(key, {k for _, k in known.values()}))
-    raise PortdetError(f"unknown key '{key}'", fix=nearest(key, known))
+    if key in Config.model_fields:
+        fix = f"write {key}.KEY=VALUE; see `portdet help {'model NAME' if key == 'model' else f'config {key}'}`"
+        raise PortdetError(f"'{key}' is a section, not a key", fix=fix)
+    names = known if "." in key else {k for _, k in known.values()}
+    raise PortdetError(f"unknown key '{key}'", fix=nearest(key, names, "`portdet help config` lists all keys"))
 
 
-def _explain(error: ValidationError, where: str) -> PortdetError:
-    """pydantic's first complaint in our words, with the nearest known key."""
+def _explain(error: ValidationError, where: str, given: Sequence[list[str]]) -> PortdetError:
+    """pydantic's first complaint in our words, with the nearest known key. given: keys of the command line's words."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
+    loc = [str(part) for part in first["loc"]]
+    place = ".".join(loc)
+    if any(loc[: len(path)] == path for path in given):
+        where = COMMAND_LINE
+    elif any(path[: len(loc)] == loc for path in given):  # keys that do not go together
+        where = f"{where} and {COMMAND_LINE}"
     if first["type"] == "extra_forbidden":
         section = sections().get(str(first["loc"][0])) if len(first["loc"]) > 1 else None
         known = section.model_fields if section else Config.model_fields

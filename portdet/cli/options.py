@@ -1,4 +1,5 @@
-"""Configuration keys on the command line: `epochs=3`, `--epochs 3`, `--epochs=3`, `--exist-ok`, `--no-nesterov`.
+"""Configuration keys on the command line: `epochs=3`, `--epochs 3`, `--epochs=3`, `--exist-ok`, `--exist-ok true`,
+`--no-nesterov`.
 
     @click.command(cls=ConfigCommand, keys=("backend", "device"))
     @click.argument("config")
@@ -10,15 +11,18 @@ Options of the command itself win over keys of the same name. Words keep their o
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from portdet.errors import close
+
 _WORD = re.compile(r"[A-Za-z_][\w.]*=")
+_TRUTH = ("true", "false", "yes", "no", "on", "off")  # what YAML takes for a boolean
 COMMON = ("backend", "device", "mode", "threads")
 
 
@@ -42,14 +46,15 @@ class ConfigCommand(click.Command):
         """Separate the command's own words from `key=value` words, which flags of configuration keys become."""
         rest: list[str] = []
         words: list[str] = []
-        queue = iter(args)
-        for arg in queue:
+        queue = deque(args)
+        while queue:
+            arg = queue.popleft()
             if arg == "--":
                 return [*rest, arg, *queue], words
             if self._own(arg):
                 rest.append(arg)
-                if self._takes_value(arg):
-                    rest += [value for value in [next(queue, None)] if value is not None]
+                if self._takes_value(arg) and queue:
+                    rest.append(queue.popleft())
             elif arg.startswith("--"):
                 words.append(self._word(arg, queue))
             elif _WORD.match(arg) and not Path(arg).exists():
@@ -70,24 +75,27 @@ class ConfigCommand(click.Command):
         option = self._own_options().get(arg)
         return option is not None and not option.is_flag and not option.count
 
-    def _word(self, arg: str, queue: Iterator[str]) -> str:
-        """`--lr0 0.1` -> `lr0=0.1`; a flag alone is true or, with no- before it, false."""
+    def _word(self, arg: str, queue: deque[str]) -> str:
+        """`--lr0 0.1` -> `lr0=0.1`; a boolean's flag with neither true nor false behind it is true, --no-... false."""
         flag, equals, value = arg.partition("=")
         key = flag.removeprefix("--").replace("-", "_")
         kinds = _kinds()
-        if equals and key in kinds:
-            return f"{key}={value}"
-        if kinds.get(key) is bool:
-            return f"{key}=true"
-        if kinds.get(key.removeprefix("no_")) is bool:
-            return f"{key.removeprefix('no_')}=false"
-        if key not in kinds and not key.startswith("model."):
-            known = [*self._own_options(), *(f"--{name}" for name in kinds)]
-            raise click.NoSuchOption(flag, possibilities=difflib.get_close_matches(flag, known, n=2, cutoff=0.6))
-        given = next(queue, None)
-        if given is None:
-            raise click.UsageError(f"{flag} needs a value")
-        return f"{key}={given}"
+        if key in kinds or key.startswith("model."):
+            if equals:
+                return f"{key}={value}"
+            if kinds.get(key) is bool and not (queue and queue[0].lower() in _TRUTH):
+                return f"{key}=true"
+            if not queue:
+                raise click.UsageError(f"{flag} needs a value")
+            return f"{key}={queue.popleft()}"
+        positive = key.removeprefix("no_")
+        if kinds.get(positive) is not bool:
+            known = [name.removeprefix("--") for name in (*self._own_options(), *kinds)]
+            near = close(flag.removeprefix("--"), known)
+            raise click.NoSuchOption(flag, possibilities=[f"--{name}" for name in near])
+        if equals:
+            raise click.UsageError(f"{flag} takes no value: write {flag}, or --{positive.replace('_', '-')}={value}")
+        return f"{positive}=false"
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "[KEY=VALUE]..."]

@@ -49,7 +49,7 @@ def tiny(tmp_path: Path) -> str:
         ("show config CONFIG epochs=many", 1, "train.epochs = 'many'"),
         ("show config CONFIG model.widht=1 ", 0, "widht: 1"),  # the model's fields are checked by the model
         ("show model CONFIG model.widht=1", 1, "unknown key 'model.widht'\n  -> did you mean 'width'?"),
-        ("show model CONFIG model.name=yolov9", 1, "unknown model 'yolov9'\n  -> did you mean 'yolov3'?"),
+        ("show model CONFIG model.name=yolov9", 1, "unknown model 'yolov9'\n  -> known: ppyolo, yolov3"),
         ("show graph CONFIG", 0, "module backbone.conv0: ConvNorm"),
         ("show backends", 0, "torch"),
         ("show configs", 0, "yolov3_scenes"),

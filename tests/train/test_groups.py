@@ -41,7 +41,7 @@ def test_freezing_stops_at_the_border_of_a_name() -> None:
     assert len(recipe(settings(optim__freeze=["backbone", "head.weight"]), SHAPES).groups) == 1
 
 
-@pytest.mark.parametrize("prefix", ["bakbone", "backbone.laye", "backbone.layer2"])
+@pytest.mark.parametrize("prefix", ["bakbone", "backbone.laye", "backbone.layr1"])
 def test_unknown_prefix_names_the_nearest(prefix: str) -> None:
     with pytest.raises(PortdetError, match=r"no weight is called .*\n.*did you mean 'backbone"):
         recipe(settings(optim__freeze=[prefix]), SHAPES)
