@@ -7,14 +7,13 @@ is an error that names the nearest known one. `Config.dump` writes the resolved 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -23,43 +22,44 @@ from pydantic import (
 )
 
 from portdet.errors import PortdetError, nearest
+from portdet.outside import complaint, file_name, plain, shown
+from portdet.plain_yaml import parse_yaml, read_yaml
+from portdet.section import Epoch, Name, PathText, Scale, Section, Side, Word
 
 COMMAND_LINE = "command line"  # where a word's value comes from, in errors
-
-
-class Section(BaseModel):
-    """A section of the configuration: unknown keys are errors, values are checked on assignment too."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, frozen=False)
 
 
 class DataConfig(Section):
     """What to train and validate on, and how batches are made."""
 
     format: Literal["scenes", "coco", "voc"] = Field("scenes", description="drawn scenes, COCO JSON or Pascal VOC")
-    root: str = Field("", description="folder that the paths below start from")
-    train: str = Field("", description="COCO: annotation file; VOC: image-set list (ImageSets/Main/train.txt)")
-    val: str = Field("", description="as train, for validation")
-    train_images: str = Field("", description="COCO: image folder of the training set")
-    val_images: str = Field("", description="COCO: image folder of the validation set")
-    names: list[str] = Field(default_factory=list, description="class names; empty: taken from the annotations")
-    train_count: int = Field(256, description="scenes: how many training images are drawn")
-    val_count: int = Field(64, description="scenes: how many validation images are drawn")
-    scene_size: int = Field(128, description="scenes: side of the drawn images in pixels")
+    root: PathText = Field("", description="folder that the paths below start from")
+    train: PathText = Field("", description="COCO: annotation file; VOC: image-set list (ImageSets/Main/train.txt)")
+    val: PathText = Field("", description="as train, for validation")
+    train_images: PathText = Field("", description="COCO: image folder of the training set")
+    val_images: PathText = Field("", description="COCO: image folder of the validation set")
+    names: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+        default_factory=list, description="class names; empty: taken from the annotations"
+    )
+    train_count: int = Field(256, ge=1, le=10_000_000, description="scenes: how many training images are drawn")
+    val_count: int = Field(64, ge=1, le=10_000_000, description="scenes: how many validation images are drawn")
+    scene_size: Side = Field(128, description="scenes: side of the drawn images in pixels")
     fraction: float = Field(1.0, gt=0, le=1, description="share of the training images that is used")
-    imgsz: int = Field(416, description="side of the network input in validation, and in training unless sizes is set")
+    imgsz: Side = Field(416, description="side of the network input in validation, and in training unless sizes is set")
     resize: Literal["stretch", "stretch_cubic", "letterbox"] = Field(
         "stretch",
         description="how unaugmented images become square. stretch: bicubic to enlarge, nearest to shrink, or bilinear "
         "(mindspore-ai/models); stretch_cubic: OpenCV's bicubic (PaddleDetection); letterbox keeps the aspect ratio, "
         "as darknet",
     )
-    sizes: list[int] = Field(default_factory=list, description="multi-scale training sizes; empty: imgsz alone")
-    resize_rate: int = Field(1, ge=1, description="multi-scale: batches that share one size")
-    batch: int = Field(8, ge=1, description="images per step (global: over all processes)")
-    val_batch: int = Field(8, ge=1, description="images per validation step")
-    workers: int = Field(1, ge=0, description="worker processes that prepare batches; 0: in the main process")
-    max_boxes: int = Field(50, ge=1, description="boxes per image that targets are padded to; more is an error")
+    sizes: list[Side] = Field(default_factory=list, description="multi-scale training sizes; empty: imgsz alone")
+    resize_rate: int = Field(1, ge=1, le=1_000_000, description="multi-scale: batches that share one size")
+    batch: int = Field(8, ge=1, le=65_536, description="images per step (global: over all processes)")
+    val_batch: int = Field(8, ge=1, le=65_536, description="images per validation step")
+    workers: int = Field(1, ge=0, le=1024, description="worker processes that prepare batches; 0: in the main process")
+    max_boxes: int = Field(
+        50, ge=1, le=10_000, description="boxes per image that targets are padded to; more is an error"
+    )
     too_many_boxes: Literal["error", "drop"] = Field(
         "error", description="more boxes than max_boxes: stop with the image's name, or drop (counted) as LuoJiaNET"
     )
@@ -85,27 +85,38 @@ class AugmentConfig(Section):
         "yolov3", description="yolov3: mindspore-ai/models' transforms.py; ppyolo: PaddleDetection 2.4's PP-YOLO reader"
     )
     enabled: bool = Field(True, description="off: the image is only resized, as in validation")
-    close_last: int = Field(0, ge=0, description="epochs at the end without augmentation (close_mosaic)")
+    close_last: Epoch = Field(0, description="epochs at the end without augmentation (close_mosaic)")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
     random_interpolation: bool = Field(
         True, description="draw the interpolation, yolov3: per image; ppyolo: per batch; off: bilinear"
     )
     jitter: float = Field(0.3, ge=0, lt=1, description="yolov3: aspect ratio is drawn from (1-j)/(1+j) to (1+j)/(1-j)")
-    scale: tuple[float, float] = Field((0.25, 2.0), description="yolov3: range of the size, relative to the input")
-    hue: float = Field(0.1, ge=0, description="yolov3: largest shift of the hue, as a share of the circle")
-    saturation: float = Field(1.5, ge=1, description="yolov3: largest factor of the saturation (and its inverse)")
-    value: float = Field(1.0, ge=1, description="yolov3: largest factor of the brightness (and its inverse)")
-    trials: int = Field(10, ge=1, description="yolov3: placements that are drawn before the image is left as it is")
-    mixup_epochs: int = Field(
-        25000, ge=0, description="ppyolo: first epochs in which two images are mixed (mixup_epoch there); 0: none"
+    scale: tuple[Scale, Scale] = Field((0.25, 2.0), description="yolov3: range of the size, relative to the input")
+    hue: float = Field(0.1, ge=0, le=1, description="yolov3: largest shift of the hue, as a share of the circle")
+    saturation: float = Field(
+        1.5, ge=1, le=100, description="yolov3: largest factor of the saturation (and its inverse)"
     )
-    mixup_beta: float = Field(1.5, gt=0, description="ppyolo: both parameters of the mixture's Beta distribution")
+    value: float = Field(1.0, ge=1, le=100, description="yolov3: largest factor of the brightness (and its inverse)")
+    trials: int = Field(
+        10, ge=1, le=1000, description="yolov3: placements that are drawn before the image is left as it is"
+    )
+    mixup_epochs: int = Field(
+        25000,
+        ge=0,
+        le=1_000_000,
+        description="ppyolo: first epochs in which two images are mixed (mixup_epoch there); 0: none",
+    )
+    mixup_beta: float = Field(
+        1.5, gt=0, le=1000, description="ppyolo: both parameters of the mixture's Beta distribution"
+    )
     distort: float = Field(
         0.5, ge=0, le=1, description="ppyolo: probability of each change of brightness, contrast, saturation, hue"
     )
     expand: float = Field(0.5, ge=0, le=1, description="ppyolo: probability that the image gets a larger canvas")
-    expand_ratio: float = Field(4.0, ge=1, description="ppyolo: largest canvas, relative to the image's sides")
-    crop_tries: int = Field(50, ge=0, description="ppyolo: windows that are drawn for each IoU threshold; 0: no crop")
+    expand_ratio: float = Field(4.0, ge=1, le=16, description="ppyolo: largest canvas, relative to the image's sides")
+    crop_tries: int = Field(
+        50, ge=0, le=1000, description="ppyolo: windows that are drawn for each IoU threshold; 0: no crop"
+    )
 
     @property
     def mixes(self) -> bool:
@@ -132,35 +143,47 @@ Warmup = Literal["mindspore", "ppdet"]
 class OptimConfig(Section):
     """Momentum SGD, its decay groups, and the learning-rate schedule, as closed forms of the step."""
 
-    lr0: float = Field(0.01, gt=0, description="base learning rate")
+    lr0: float = Field(0.01, gt=0, le=1e6, description="base learning rate")
     lr_batch: int = Field(
-        0, ge=0, description="global batch that lr0 is meant for: lr0 * data.batch / lr_batch is used; 0: lr0 as it is"
+        0,
+        ge=0,
+        le=65_536,
+        description="global batch that lr0 is meant for: lr0 * data.batch / lr_batch is used; 0: lr0 as it is",
     )
     schedule: Literal["constant", "exponential", "cosine_annealing"] = Field(
         "cosine_annealing", description="'exponential' is multi-step decay, the name mindspore-ai/models gives it"
     )
-    lr_epochs: list[int] = Field(default_factory=lambda: [220, 250], description="exponential: milestones in epochs")
-    lr_gamma: float = Field(0.1, gt=0, description="exponential: factor at each milestone")
-    eta_min: float = Field(0.0, ge=0, description="cosine_annealing: lowest learning rate")
-    t_max: int = Field(0, ge=0, description="cosine_annealing: half period in epochs; 0: all epochs")
-    warmup_epochs: float = Field(0.0, ge=0, description="epochs of linear warm-up")
-    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up, in place of warmup_epochs")
+    lr_epochs: list[Epoch] = Field(default_factory=lambda: [220, 250], description="exponential: milestones in epochs")
+    lr_gamma: float = Field(0.1, gt=0, le=1000, description="exponential: factor at each milestone")
+    eta_min: float = Field(0.0, ge=0, le=1e6, description="cosine_annealing: lowest learning rate")
+    t_max: Epoch = Field(0, description="cosine_annealing: half period in epochs; 0: all epochs")
+    warmup_epochs: float = Field(0.0, ge=0, le=1e6, description="epochs of linear warm-up")
+    warmup_steps: int = Field(0, ge=0, le=10**9, description="steps of linear warm-up, in place of warmup_epochs")
     warmup: Warmup = Field(
         "mindspore",
         description="mindspore-ai/models: from base / steps on, a milestone inside is skipped; "
         "ppdet: from 0 on, such a milestone counts when warm-up is over",
     )
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0, description="L2, on kernels and on the bias of deformable offsets alone")
+    weight_decay: float = Field(
+        5e-4, ge=0, le=1e6, description="L2, on kernels and on the bias of deformable offsets alone"
+    )
     nesterov: bool = False
-    loss_scale: float | Literal["dynamic"] = Field(1.0, description="static factor, or 'dynamic'")
-    clip_norm: float = Field(0.0, ge=0, description="largest norm of the gradients, before decay; 0: no clipping")
+    loss_scale: Annotated[float, Field(gt=0, le=2.0**64)] | Literal["dynamic"] = Field(
+        1.0, description="static factor, or 'dynamic'"
+    )
+    clip_norm: float = Field(
+        0.0, ge=0, le=1e12, description="largest norm of the gradients, before decay; 0: no clipping"
+    )
     clip: Literal["global", "group"] = Field(
         "global", description="norm of all gradients (PaddleDetection), or of each decay group (miemiedetection)"
     )
     freeze: list[str] = Field(default_factory=list, description="prefixes of weights that are not trained")
     freeze_at: int = Field(
-        -1, ge=-1, description="PaddleDetection's: 0 freezes the stem and res2, 3 up to res5; norms' statistics go on"
+        -1,
+        ge=-1,
+        le=100,
+        description="PaddleDetection's: 0 freezes the stem and res2, 3 up to res5; norms' statistics go on",
     )
 
 
@@ -176,7 +199,7 @@ class EmaConfig(Section):
         "too large weights; constant: Keras, mmengine",
     )
     decay: float = Field(0.9998, ge=0, lt=1)
-    tau: float = Field(2000.0, gt=0, description="exponential: steps of the ramp d(1-exp(-t/tau))")
+    tau: float = Field(2000.0, gt=0, le=1e12, description="exponential: steps of the ramp d(1-exp(-t/tau))")
 
 
 class EvalConfig(Section):
@@ -193,37 +216,45 @@ class EvalConfig(Section):
         "miemiedetection ranks by image and ends them at the edge",
     )
     pixel_offset: float = Field(1.0, ge=0, le=1, description="NMS: 1 counts both edge pixels of a box, 0 as darknet")
-    max_det: int = Field(100, ge=1, description="boxes per image and class that COCO's metric looks at")
+    max_det: int = Field(100, ge=1, le=100_000, description="boxes per image and class that COCO's metric looks at")
     evaluator: Literal["pycocotools", "hotcoco"] = Field("pycocotools", description="hotcoco: same bits, faster")
-    every: int = Field(1, ge=1, description="epochs between validations")
-    start: int = Field(1, ge=1, description="first epoch that is validated")
+    every: int = Field(1, ge=1, le=1_000_000, description="epochs between validations")
+    start: int = Field(1, ge=1, le=1_000_000, description="first epoch that is validated")
     save_json: bool = Field(False, description="keep the detections in COCO's JSON format")
 
 
 class TrainConfig(Section):
     """The run: how long, where, with which backend."""
 
-    epochs: int = Field(320, ge=1)
-    max_steps: int = Field(0, ge=0, description="stop after this many steps (a dry run); 0: no limit")
-    seed: int = Field(0, ge=0)
-    backend: Literal["torch", "mindspore", "paddle"] | str = Field(
+    epochs: int = Field(320, ge=1, le=1_000_000)
+    max_steps: int = Field(0, ge=0, le=10**9, description="stop after this many steps (a dry run); 0: no limit")
+    seed: int = Field(0, ge=0, lt=2**63)
+    backend: Literal["torch", "mindspore", "paddle"] | Word = Field(
         "torch", description="torch, mindspore, paddle or another installed backend"
     )
-    device: str = Field("cpu", description="cpu, cuda, cuda:1, npu, npu:0 (Ascend); absent: an error, never a fallback")
-    devices: int = Field(1, ge=1, description="processes, each with a device, that share every batch (data parallel)")
+    device: Word = Field(
+        "cpu", description="cpu, cuda, cuda:1, npu, npu:0 (Ascend); absent: an error, never a fallback"
+    )
+    devices: int = Field(
+        1, ge=1, le=4096, description="processes, each with a device, that share every batch (data parallel)"
+    )
     sync_bn: bool = Field(True, description="with devices: batch norm's statistics are of the whole batch")
     mode: Literal["default", "eager", "compiled"] = Field(
         "default",
         description="compiled: torch.compile, ms.jit graph mode, paddle.jit.to_static; "
         "default: what most train with, graph mode on MindSpore, eager on PyTorch and Paddle",
     )
-    threads: int = Field(0, ge=0, description="threads of the framework; 0: all cores")
-    pretrained: str = Field("", description="weights to start from, any format that `convert` reads")
-    patience: int = Field(0, ge=0, description="stop after this many validations without a better AP; 0: never")
-    save_period: int = Field(0, ge=0, description="keep a checkpoint every so many epochs besides best and last")
-    log_every: int = Field(10, ge=1, description="steps between two printed lines; steps.csv has all of them")
-    project: str = Field("runs", description="folder of all runs")
-    name: str = Field("", description="name of the run; empty: the configuration's")
+    threads: int = Field(0, ge=0, le=4096, description="threads of the framework; 0: all cores")
+    pretrained: PathText = Field("", description="weights to start from, any format that `convert` reads")
+    patience: int = Field(
+        0, ge=0, le=1_000_000, description="stop after this many validations without a better AP; 0: never"
+    )
+    save_period: int = Field(
+        0, ge=0, le=1_000_000, description="keep a checkpoint every so many epochs besides best and last"
+    )
+    log_every: int = Field(10, ge=1, le=10**9, description="steps between two printed lines; steps.csv has all of them")
+    project: PathText = Field("runs", description="folder of all runs")
+    name: Name = Field("", description="name of the run; empty: the configuration's")
     exist_ok: bool = Field(False, description="write into an existing run folder instead of the next number")
 
 
@@ -252,47 +283,47 @@ def config_root() -> Path:
 def find(name: str) -> Path:
     """The configuration file of that path or, failing that, of that name among the shipped ones."""
     for candidate in (Path(name), config_root() / Path(name).name, config_root() / f"{Path(name).name}.yaml"):
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # Path.is_file raises where a name is longer than any file's
             return candidate
     known = [p.stem for p in config_root().glob("*.yaml")]
-    raise PortdetError(f"no configuration '{name}'", fix=nearest(Path(name).stem, known))
+    raise PortdetError(f"no configuration {shown(name)}", fix=nearest(Path(name).stem, known))
 
 
-def load(name: str, overrides: tuple[str, ...] | list[str] = ()) -> Config:
+def load(name: str, overrides: tuple[str, ...] | list[str] = (), *, alone: bool = False) -> Config:
     """Read a configuration file (its `_base_` first), apply `key=value` words, and check everything.
 
-    Raises `PortdetError` naming the file and key for an unknown key, a wrong value or unreadable YAML.
+    `_base_` may be any path, as from one's own file; `alone` refuses it: a run folder's args.yaml has none, and
+    somebody else's must not choose what is read. Raises `PortdetError` naming the file and key for an unknown key, a
+    wrong value or unreadable YAML.
     """
     path = find(name)
     values = _read(path)
-    if base := values.pop("_base_", None):
-        base_values = _read(path.parent / str(base))
+    where = plain(str(path))
+    if "_base_" in values:
+        base = values.pop("_base_")
+        if alone or type(base) is not str or not base:
+            fix = "a run folder's args.yaml is whole" if alone else "name one file: _base_: common.yaml"
+            raise PortdetError(f"_base_ is {shown(base)}", where=where, fix=fix)
+        base_values = _read(path.parent / base)
         if "_base_" in base_values:
             raise PortdetError(
-                f"_base_ file {base} has a _base_ itself", where=str(path), fix="keep one level of _base_"
+                f"_base_ file {shown(base)} has a _base_ itself", where=where, fix="keep one level of _base_"
             )
         values = _merge(base_values, values)
     given = [_override(values, word) for word in overrides]
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, str(path), given) from None
+        raise _explain(error, where, given) from None
     if not config.train.name:
-        config.train.name = path.stem
+        config.train.name = file_name(path.stem, "the configuration's name", fix="set train.name")
     return config
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PortdetError(
-            f"cannot read {path}: {error.strerror}", fix="check the path of _base_ or the name"
-        ) from None
-    except yaml.YAMLError as error:
-        raise PortdetError(f"not valid YAML: {error}", where=str(path)) from None
+    values = read_yaml(path, fix="name a configuration file, or one that `portdet show configs` lists")
     if not isinstance(values, dict):
-        raise PortdetError(f"expected sections (model:, data:, ...), found {type(values).__name__}", where=str(path))
+        raise PortdetError(f"expected sections (model:, data:, ...), found {shown(values)}", where=plain(str(path)))
     return values
 
 
@@ -317,15 +348,18 @@ def _override(values: dict[str, Any], word: str) -> list[str]:
     """Set what a `key=value` word says; returns the key's path."""
     key, equals, text = word.partition("=")
     if not equals:
-        raise PortdetError(f"'{word}' is not key=value", fix="write for example epochs=3 or optim.lr0=0.01")
+        raise PortdetError(f"{shown(word)} is not key=value", fix="write for example epochs=3 or optim.lr0=0.01")
     path = _resolve(key)
     node = values
-    for part in path[:-1]:
+    for i, part in enumerate(path[:-1], 1):
         node = node.setdefault(part, {})
-    try:
-        node[path[-1]] = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        raise PortdetError(f"value of '{key}' is not valid YAML: {text}", where=COMMAND_LINE) from None
+        if not isinstance(node, dict):
+            section = shown(".".join(path[:i]))
+            raise PortdetError(
+                f"{section} is {shown(node)}, which leaves no place for {shown(key)}",
+                fix=f"make {section} a section, with its keys indented below it",
+            )
+    node[path[-1]] = parse_yaml(text, f"{COMMAND_LINE}: {shown(key)}") if text else ""
     return path
 
 
@@ -333,22 +367,22 @@ def _resolve(key: str) -> list[str]:
     """`epochs` -> ['train', 'epochs']; a dotted key is checked; `model.*` is left to the model."""
     known = {f"{s}.{k}": [s, k] for s, cls in sections().items() for k in cls.model_fields}
     if key.startswith("model.") or key in known:
-        return key.split(".")
+        return key.split(".", 8)
     alone = [path for path in known.values() if path[1] == key]
     if len(alone) == 1:
         return alone[0]
     if alone:
-        raise PortdetError(f"'{key}' is in several sections", fix=f"write one of {[f'{s}.{k}' for s, k in alone]}")
+        raise PortdetError(f"{shown(key)} is in several sections", fix=f"write one of {[f'{s}.{k}' for s, k in alone]}")
     if key in Config.model_fields:
         fix = f"write {key}.KEY=VALUE; see `portdet help {'model NAME' if key == 'model' else f'config {key}'}`"
         raise PortdetError(f"'{key}' is a section, not a key", fix=fix)
     names = known if "." in key else {k for _, k in known.values()}
-    raise PortdetError(f"unknown key '{key}'", fix=nearest(key, names, "`portdet help config` lists all keys"))
+    raise PortdetError(f"unknown key {shown(key)}", fix=nearest(key, names, "`portdet help config` lists all keys"))
 
 
 def _explain(error: ValidationError, where: str, given: Sequence[list[str]]) -> PortdetError:
     """pydantic's first complaint in our words, with the nearest known key. given: keys of the command line's words."""
-    first = error.errors()[0]
+    first = error.errors(include_url=False, include_context=False)[0]
     loc = [str(part) for part in first["loc"]]
     place = ".".join(loc)
     if any(loc[: len(path)] == path for path in given):
@@ -358,7 +392,5 @@ def _explain(error: ValidationError, where: str, given: Sequence[list[str]]) -> 
     if first["type"] == "extra_forbidden":
         section = sections().get(str(first["loc"][0])) if len(first["loc"]) > 1 else None
         known = section.model_fields if section else Config.model_fields
-        return PortdetError(f"unknown key '{place}'", where=where, fix=nearest(str(first["loc"][-1]), known))
-    return PortdetError(
-        f"{place} = {first['input']!r}: {first['msg'].lower()}", where=where, fix="see `portdet help config`"
-    )
+        return PortdetError(f"unknown key {shown(place)}", where=where, fix=nearest(str(first["loc"][-1]), known))
+    return complaint(error, where, "see `portdet help config`")

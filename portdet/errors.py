@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+LONGEST_LIST = 900  # characters of a list of known words; the keys of all sections are 800
+
 
 class PortdetError(Exception):
     """An error meant for a person.
 
     `what` says the thing and its value, `where` the file and line (spec, config or data file), `fix` the next
-    step. The command line prints it without a traceback and exits with code 1.
+    step. The command line prints it without a traceback and exits with code 1. What a terminal would take for a
+    command is spelled out, whatever the values in the texts are.
     """
 
     def __init__(self, what: str, *, fix: str = "", where: str = "") -> None:
+        what, fix, where = plain_lines(what), plain_lines(fix), plain_lines(where)
         self.what, self.fix, self.where = what, fix, where
         super().__init__("\n".join(filter(None, [f"{where}: {what}" if where else what, fix and f"  -> {fix}"])))
 
@@ -29,7 +33,7 @@ def nearest(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """
     known = sorted(known)
     if found := close(name, known):
-        *first, last = [f"'{word}'" for word in found]
+        *first, last = [f"'{word[:200]}'" for word in found]
         return f"did you mean {' or '.join(filter(None, [', '.join(first), last]))}?"
     if otherwise and len(known) > LISTED:
         return otherwise
@@ -101,3 +105,13 @@ def _distance(a: str, b: str, most: int) -> float | None:
         if min(row) > most:
             return None
     return float(row[-1]) if row[-1] <= most else None
+
+
+def plain(text: str) -> str:
+    """The text with everything that a terminal may take for a command (escapes, newlines, direction) spelled out."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def plain_lines(text: str) -> str:
+    """As `plain`, for messages of our own of several lines: newlines stay."""
+    return "\n".join(plain(line) for line in text.split("\n"))

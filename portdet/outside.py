@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -15,13 +16,18 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from portdet.errors import PortdetError
+from portdet.errors import PortdetError, plain, plain_lines
+
+__all__ = ["plain", "plain_lines"]  # the rest is public by its name
 
 LONGEST_SHOWN = 120  # characters of a value in a message
 LONGEST_NAME = 200  # of a file or folder name: file systems take 255 bytes, and ours get suffixes
 DEEPEST = 64  # nested lists and maps in a file
 _ITEMS = 8  # of a list or a map that are shown
 _DEEP = 3  # levels that are shown
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a file's name may well hold what is no control and not printable
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -70,14 +76,9 @@ def _many(value: Any, limit: int, deep: int) -> str:
     return opening + ", ".join(parts) + closing
 
 
-def plain(text: str) -> str:
-    """The text with everything that a terminal may take for a command (escapes, newlines, direction) spelled out."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def plain_lines(text: str) -> str:
-    """As `plain`, for messages of our own of several lines: newlines stay."""
-    return "\n".join(plain(line) for line in text.split("\n"))
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8: JSON and YAML can spell half of a surrogate pair, which no file takes."""
+    return text.isascii() or not _SURROGATES.search(text)
 
 
 def read_text(path: Path, *, most: int, fix: str = "") -> str:
@@ -113,15 +114,11 @@ def parse_json(text: str, where: str, fix: str = "") -> Any:
 
 
 def check_depth(value: Any, where: str) -> None:
-    """Raise where lists and maps are nested more than `DEEPEST` levels. Without recursion, each container once."""
-    level, seen = [value], set[int]()
+    """Raise where lists and maps are nested more than `DEEPEST` levels. For trees, as JSON gives them; no recursion."""
+    level = [value]
     for _ in range(DEEPEST + 1):
-        below: list[Any] = []
-        for item in level:
-            if type(item) in (list, dict) and id(item) not in seen:
-                seen.add(id(item))
-                below += item.values() if type(item) is dict else item
-        level = [item for item in below if type(item) in (list, dict)]
+        inner = [item.values() if type(item) is dict else item for item in level if type(item) in (list, dict)]
+        level = [value for values in inner for value in values if type(value) in (list, dict)]
         if not level:
             return
     raise PortdetError(f"lists and maps are nested more than {DEEPEST} levels", where=where, fix="flatten the file")
@@ -135,12 +132,14 @@ def checked(model: type[Model] | TypeAdapter[Model], value: Any, where: str, fix
         raise complaint(error, where, fix) from None
 
 
-def complaint(error: ValidationError, where: str, fix: str = "") -> PortdetError:
-    """pydantic's first complaint in bounded words: `annotations.3.bbox = [1, 2]: list should have ...`."""
+def complaint(error: ValidationError, where: str, fix: str = "", *, under: str = "") -> PortdetError:
+    """pydantic's first complaint in bounded words, its place below `under`: `3.bbox = [1, 2]: list should have ...`."""
     first = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(plain(str(part)[:LONGEST_SHOWN]) for part in first["loc"][:8])
+    parts = [under, *(str(part)[:LONGEST_SHOWN] for part in first["loc"][:8])]
+    place = ".".join(part for part in parts if part)
     value = "" if first["type"] == "missing" else f" = {shown(first['input'])}"
-    return PortdetError(f"{place}{value}: {plain(first['msg'][:300]).lower()}", where=where, fix=fix)
+    reason = first["msg"][:300].lower().removeprefix("value error, ")
+    return PortdetError(f"{place}{value}: {reason}", where=where, fix=fix)
 
 
 def file_name(name: str, what: str, fix: str = "") -> str:
@@ -149,13 +148,20 @@ def file_name(name: str, what: str, fix: str = "") -> str:
         "is empty" if not name
         else "is a folder's way up or itself" if name in (".", "..")
         else "holds a path separator" if "/" in name or "\\" in name
-        else "holds control characters" if not name.isprintable()
+        else "holds control characters" if CONTROLS.search(name)
         else f"has over {LONGEST_NAME} bytes" if len(name.encode("utf-8", "surrogatepass")) > LONGEST_NAME
         else ""
     )  # fmt: skip
     if bad:
         raise PortdetError(f"{what} {shown(name)} {bad}", fix=fix or "give a plain name")
     return name
+
+
+def path_text(text: str) -> str:
+    """`text` where it can be a path; a ValueError, for pydantic's fields, where it cannot."""
+    if CONTROLS.search(text):
+        raise ValueError("a path holds no control characters")
+    return text
 
 
 def below(folder: Path, name: str, what: str, fix: str = "") -> Path:
@@ -165,7 +171,7 @@ def below(folder: Path, name: str, what: str, fix: str = "") -> Path:
         "is empty" if not parts
         else "is absolute" if name.startswith(("/", "\\"))
         else "climbs out of its folder" if ".." in parts
-        else "holds control characters" if not name.isprintable()
+        else "holds control characters" if CONTROLS.search(name)
         else ""
     )  # fmt: skip
     if bad:

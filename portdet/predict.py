@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from portdet.data.transforms import fit, normalisation, normalise
 from portdet.errors import PortdetError
 from portdet.files import write_text
 from portdet.models import Detector
+from portdet.outside import shown
 from portdet.report import draw
 from portdet.report.draw import Boxes
 from portdet.session import Session
@@ -25,12 +27,12 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     """The image files that paths name; folders give the images in them, sorted. Raises where there is none."""
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):
             files += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-        elif path.is_file():
+        elif os.path.isfile(path):
             files.append(path)
         else:
-            raise PortdetError(f"no file or folder '{path}'", fix="check the path")
+            raise PortdetError(f"no file or folder {shown(str(path))}", fix="check the path")
     if not files:
         raise PortdetError("no images found", fix=f"known suffixes: {', '.join(sorted(SUFFIXES))}")
     return files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -98,7 +99,7 @@ def command(
         with terminable():
             if resume:
                 code = _resumed(context, resume, levels)
-            elif any(Path(target).is_dir() for target in targets):
+            elif any(os.path.isdir(target) for target in targets):
                 code = _finished(targets, against, spread, overrides)
             elif levels or reference or seeds > 1 or parallel or points or self_runs != Asked.self_runs:
                 given = reference, seeds, margin, initial, against, spread, parallel, self_runs, points
@@ -156,9 +157,11 @@ def _trained(
     from portdet.align.published import read_reference
     from portdet.backends import load_backend
     from portdet.config import load
+    from portdet.models.registry import check
     from portdet.train.folder import run_folder
 
     values = load(target, tuple(overrides))
+    check(values)
     for name in names:
         load_backend(name)
     reference = read_reference(against, spread) if against else None
@@ -194,7 +197,7 @@ def _finished(targets: Sequence[str], against: str | None, spread: float | None,
 
     if against is None:
         raise PortdetError("finished runs, but nothing to compare with", fix="add --against FILE or a run folder")
-    if files := [target for target in targets if not Path(target).is_dir()]:
+    if files := [target for target in targets if not os.path.isdir(target)]:
         raise PortdetError(f"'{files[0]}' is no run folder, the others are", fix="name run folders only")
     given = dict(word.split("=", 1) for word in overrides)
     if unknown := set(given) - {"name", "project", "train.name", "train.project"}:

@@ -55,9 +55,11 @@ class Asked:
 def new(asked: Asked) -> int:
     """Make a plan and its folder, and climb. Raises PortdetError for what cannot be asked for, before any folder."""
     from portdet.config import load
+    from portdet.models.registry import check
     from portdet.train.folder import run_folder
 
     values = load(asked.target, tuple(asked.overrides))
+    check(values)
     plan = _plan(asked, values)
     settings = values.train
     folder = run_folder(settings.project, "align", settings.name, exist_ok=settings.exist_ok).resolve()

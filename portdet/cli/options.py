@@ -11,10 +11,10 @@ Options of the command itself win over keys of the same name. Words keep their o
 
 from __future__ import annotations
 
+import os
 import re
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -57,7 +57,7 @@ class ConfigCommand(click.Command):
                     rest.append(queue.popleft())
             elif arg.startswith("--"):
                 words.append(self._word(arg, queue))
-            elif _WORD.match(arg) and not Path(arg).exists():
+            elif _WORD.match(arg) and not os.path.exists(arg):  # Path.exists raises at a word of over 255 characters
                 words.append(arg)
             else:
                 rest.append(arg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from portdet.session import Arrays
 def open_run(target: str, weights: Path | None, overrides: Sequence[str]) -> tuple[Config, Path]:
     """A run folder (its args.yaml and best weights) or a configuration with --weights -> both, checked."""
     folder = Path(target)
-    if folder.is_dir():
-        if not (folder / "args.yaml").is_file():
+    alone = os.path.isdir(folder)
+    if alone:
+        if not os.path.isfile(folder / "args.yaml"):
             raise PortdetError(
                 f"{folder} is no run folder: it has no args.yaml", fix="name a folder of `portdet train`"
             )
@@ -25,11 +27,11 @@ def open_run(target: str, weights: Path | None, overrides: Sequence[str]) -> tup
         target = str(folder / "args.yaml")
     if weights is None:
         raise PortdetError("no weights given", fix="add --weights FILE, or name a run folder instead of CONFIG")
-    if not weights.is_file():
+    if not os.path.isfile(weights):
         raise PortdetError(
             f"no weights at {weights}", fix="check the path; `portdet weights show FILE` reads any format"
         )
-    config = load(target, tuple(overrides))
+    config = load(target, tuple(overrides), alone=alone)
     say_alone(config)
     return config, weights
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,17 +40,19 @@ def command(
     from portdet.cli.launch import as_rank, find_place, launch
     from portdet.config import load
     from portdet.errors import PortdetError
+    from portdet.models.registry import check
     from portdet.train.folder import run_folder
 
     if resume is not None:
         if config is not None:
             raise PortdetError("CONFIG and --resume exclude each other", fix="the run folder knows its configuration")
-        if not (resume / "args.yaml").is_file():
+        if not os.path.isfile(resume / "args.yaml"):
             raise PortdetError(f"{resume} is no run folder: it has no args.yaml", fix="name a folder of runs/train")
         config, folder = str(resume / "args.yaml"), resume
     if config is None:
         raise click.UsageError("CONFIG is missing (a file, or a name that `portdet show configs` lists)")
-    values = load(config, overrides)
+    values = load(config, overrides, alone=resume is not None)
+    check(values)
     t = values.train
     place = find_place(t.backend)
     with as_rank(place):

@@ -15,7 +15,6 @@ from portdet import ops
 from portdet.assign.ppyolo import box_targets
 from portdet.assign.yolov3 import Anchors
 from portdet.config import Config as RunConfig
-from portdet.config import Section
 from portdet.errors import PortdetError
 from portdet.losses.ppyolo import level_loss, level_predictions, terms
 from portdet.models.backbones.resnet_vd import Kind, ResNetVd
@@ -25,6 +24,7 @@ from portdet.models.necks.ppyolo_pan import PPYOLOPAN
 from portdet.postprocess import ppyolo
 from portdet.postprocess.detections import Detections
 from portdet.postprocess.matrix_nms import CONVENTIONS, MatrixNms, matrix_nms
+from portdet.section import AnchorSides, Depth, Deviation, Mean, Section
 from portdet.session import Array
 from portdet.spec import Conv2d, Module, method
 
@@ -54,16 +54,18 @@ class Config(Section):
 
     name: Literal["ppyolo"] = "ppyolo"
     variant: Literal["r50vd_dcn", "r18vd", "v2", "nano"] = "r50vd_dcn"
-    classes: int = Field(80, ge=1)
+    classes: int = Field(80, ge=1, le=100_000)
     kind: Kind = Field("bottleneck", description="blocks of the backbone: ResNet-50's or ResNet-18's")
-    depths: tuple[int, int, int, int] = Field((3, 4, 6, 3), description="blocks of res2 to res5")
-    width: int = Field(64, ge=2, description="channels of the stem and of res2's 3x3; 64 is ResNet's own")
+    depths: tuple[Depth, Depth, Depth, Depth] = Field((3, 4, 6, 3), description="blocks of res2 to res5")
+    width: int = Field(64, ge=2, le=1024, description="channels of the stem and of res2's 3x3; 64 is ResNet's own")
     deformable: bool = Field(True, description="deformable 3x3 in res5")
     composed: bool = Field(
         False, description="deformable: from gather and a plain convolution, for devices that lack the kernel"
     )
     neck: Literal["fpn", "light", "pan"] = Field("fpn", description="of PP-YOLO, of its r18vd, of PP-YOLOv2")
-    neck_width: int = Field(512, ge=4, description="channels of the neck at stride 32; half of it one level up")
+    neck_width: int = Field(
+        512, ge=4, le=8192, description="channels of the neck at stride 32; half of it one level up"
+    )
     coord_range: CoordRange = Field(
         "legacy", description="CoordConv (fpn): legacy, -1 to 1, of the published weights; ppdet22, -1 to -0.5, >= 2.2"
     )
@@ -71,20 +73,23 @@ class Config(Section):
     keep: float = Field(0.9, gt=0, lt=1, description="DropBlock: share that stays")
     iou_aware: bool = Field(True, description="predict the overlap too, in three outputs more a level")
     iou_factor: float = Field(0.4, ge=0, le=1, description="objectness^(1-f) * overlap^f; PP-YOLOv2: 0.5")
-    anchors: Anchors = Field(ANCHORS, description="(width, height) in input pixels, 3 a level, the finest level first")
-    scale_x_y: float = Field(1.05, ge=1, description="how far beyond its cell a centre may lie")
-    iou_weight: float = Field(2.5, gt=0, description="factor on the IoU term")
+    anchors: AnchorSides = Field(
+        ANCHORS, description="(width, height) in input pixels, 3 a level, the finest level first"
+    )
+    scale_x_y: float = Field(1.05, ge=1, le=10, description="how far beyond its cell a centre may lie")
+    iou_weight: float = Field(2.5, gt=0, le=1e6, description="factor on the IoU term")
     label_smooth: bool = Field(False, description="by min(1 / classes, 1 / 40)")
-    ignore_threshold: float = Field(0.7, description="overlap above which a background cell is spared")
+    ignore_threshold: float = Field(0.7, ge=0, le=1, description="overlap above which a background cell is spared")
     conf: float = Field(0.01, ge=0, le=1, description="objectness below which a prediction is all zeros")
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[Mean, Mean, Mean] = (0.485, 0.456, 0.406)
+    std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
 
     @model_validator(mode="before")
     @classmethod
     def _variant(cls, values: Any) -> Any:
         if isinstance(values, dict):
-            return {**VARIANTS.get(values.get("variant", "r50vd_dcn"), {}), **values}
+            variant = values.get("variant", "r50vd_dcn")
+            return {**(VARIANTS.get(variant, {}) if type(variant) is str else {}), **values}
         return values
 
     @model_validator(mode="after")
@@ -176,6 +181,9 @@ def build(config: Config) -> Module:
     """The spec of a configuration."""
     return PPYOLO(config)
 
+
+STRIDE = 32
+"""Of the coarsest level: sides of the input are its multiples."""
 
 HEAD = ("output0", "output1", "output2")
 """Weights whose shape depends on the number of classes."""

@@ -7,6 +7,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -16,6 +17,7 @@ from portdet.errors import PortdetError, nearest
 from portdet.ir.graph import DType, ModuleGraph
 from portdet.ir.trace import graph
 from portdet.ir.verify import verify
+from portdet.outside import complaint, shown
 from portdet.postprocess.detections import Detections
 from portdet.session import Array
 from portdet.spec import Module
@@ -55,10 +57,8 @@ def load_model(section: Mapping[str, Any], *, imgsz: int = 416, batch: int = 2, 
     Shapes of the trace do not enter the generated source; they serve parameter counts, FLOPs and checks.
     Raises PortdetError for an unknown model, an unknown field or a wrong value.
     """
-    name = str(section.get("name", ""))
-    if name not in model_names():
-        raise PortdetError(f"unknown model '{name}'", fix=nearest(name, model_names()))
-    module = importlib.import_module(f"portdet.models.{name}")
+    module = _module(section)
+    _check_side(module, "imgsz", imgsz)
     fields = _check(module.Config, section)
     spec: Module = module.build(fields)
     noise = getattr(spec, "noise_shape", None)
@@ -69,6 +69,32 @@ def load_model(section: Mapping[str, Any], *, imgsz: int = 416, batch: int = 2, 
     stages = getattr(module, "STAGES", ())
     scores, noise = "scores" in inputs, noise if asks else None
     return Detector(fields, spec, traced, module.detections, module.HEAD, stages, scores, noise)
+
+
+def check(config: RunConfig) -> None:
+    """Raise for a model that does not exist, for its wrong fields and for sizes that it cannot take. Builds nothing."""
+    module = _module(config.model)
+    _check(module.Config, config.model)
+    for key, sides in (("imgsz", [config.data.imgsz]), ("sizes", config.data.sizes)):
+        for side in sides:
+            _check_side(module, key, side)
+
+
+def _module(section: Mapping[str, Any]) -> ModuleType:
+    name = section.get("name", "")
+    if type(name) is not str or name not in model_names():
+        raise PortdetError(f"unknown model {shown(name)}", fix=nearest(str(name), model_names()))
+    return importlib.import_module(f"portdet.models.{name}")
+
+
+def _check_side(module: ModuleType, key: str, side: int) -> None:
+    """The coarsest grid has whole cells, and the finer ones join it."""
+    if over := side % module.STRIDE:
+        good = [str(number) for number in (side - over, side - over + module.STRIDE) if number]
+        raise PortdetError(
+            f"data.{key} has {side}, which is no multiple of {module.STRIDE}, the model's coarsest stride",
+            fix=f"use {' or '.join(good)}",
+        )
 
 
 def _train_inputs(
@@ -94,9 +120,9 @@ def _check(config: type[BaseModel], section: Mapping[str, Any]) -> Any:
     try:
         return config.model_validate(dict(section))
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in ("model", *first["loc"]))
         if first["type"] == "extra_forbidden":
             fix = nearest(str(first["loc"][-1]), config.model_fields)
-            raise PortdetError(f"unknown key '{place}'", fix=fix) from None
-        raise PortdetError(f"{place} = {first['input']!r}: {first['msg'].lower()}") from None
+            raise PortdetError(f"unknown key {shown(place)}", fix=fix) from None
+        raise complaint(error, "", "see `portdet help model`", under="model") from None

@@ -15,12 +15,12 @@ from pydantic import Field, model_validator
 from portdet import ops
 from portdet.assign.yolov3 import Anchors, box_targets
 from portdet.config import Config as RunConfig
-from portdet.config import Section
 from portdet.losses.yolov3 import SizeLoss, level_loss, level_predictions
 from portdet.models.backbones.darknet import DarkNet
 from portdet.models.layers import ConvNorm, Padding, Variance
 from portdet.postprocess import yolov3
 from portdet.postprocess.detections import Detections
+from portdet.section import AnchorSides, Depth, Deviation, Mean, Section
 from portdet.session import Array
 from portdet.spec import Conv2d, Module, method
 
@@ -55,31 +55,40 @@ class Config(Section):
 
     name: Literal["yolov3"] = "yolov3"
     profile: Literal["mindspore", "darknet"] = "mindspore"
-    classes: int = Field(80, ge=1)
-    width: float = Field(1.0, gt=0, description="factor on all channels; 0.125 is the tiny variant")
-    depths: tuple[int, ...] = Field((1, 2, 8, 8, 4), description="residual blocks of the five stages")
-    anchors: Anchors = Field(ANCHORS, description="9 (width, height) in input pixels: strides 8, 16, 32, 3 each")
+    classes: int = Field(80, ge=1, le=100_000)
+    width: float = Field(1.0, gt=0, le=16, description="factor on all channels; 0.125 is the tiny variant")
+    depths: tuple[Depth, Depth, Depth, Depth, Depth] = Field(
+        (1, 2, 8, 8, 4), description="residual blocks of the five stages"
+    )
+    anchors: AnchorSides = Field(
+        ANCHORS, min_length=9, max_length=9, description="9 (width, height) in input pixels: strides 8, 16, 32, 3 each"
+    )
     activation: Literal["relu", "leaky_relu"] = "relu"
     padding: Padding = "same"
     backbone_momentum: float = Field(0.9, gt=0, le=1, description="batch norm: weight of the new value")
     momentum: float = Field(0.1, gt=0, le=1, description="the same for neck and head")
     norm_variance: Variance = Field("biased", description="that normalises in training; unbiased in darknet on CPU")
     round_centres: bool = True
-    ignore_threshold: float = Field(0.7, description="0.7 in mindspore-ai/models and darknet, 0.1 in LuoJiaNET")
+    ignore_threshold: float = Field(
+        0.7, ge=0, le=1, description="0.7 in mindspore-ai/models and darknet, 0.1 in LuoJiaNET"
+    )
     ignore_boxes: Literal["level", "all"] = Field("level", description="boxes that spare background: of the level, all")
-    box_weight: float = Field(1.0, gt=0, description="factor on the terms xy and wh; AlexeyAB's iou_normalizer 0.75")
+    box_weight: float = Field(
+        1.0, gt=0, le=1e6, description="factor on the terms xy and wh; AlexeyAB's iou_normalizer 0.75"
+    )
     size_loss: SizeLoss = Field("squared", description="width and height: half the squared error; absolute in ppdet")
     label_smooth: Annotated[float, Field(ge=0, lt=1)] | Literal["ppdet"] = Field(
         0.0, description="0.1 where the original's label_smooth is on; ppdet: min(1 / classes, 1 / 40)"
     )
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[Mean, Mean, Mean] = (0.485, 0.456, 0.406)
+    std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
 
     @model_validator(mode="before")
     @classmethod
     def _profile(cls, values: Any) -> Any:
         if isinstance(values, dict):
-            return {**PROFILES.get(values.get("profile", "mindspore"), {}), **values}
+            profile = values.get("profile", "mindspore")
+            return {**(PROFILES.get(profile, {}) if type(profile) is str else {}), **values}
         return values
 
     @property
@@ -172,6 +181,9 @@ def build(config: Config) -> Module:
     """The spec of a configuration."""
     return YOLOv3(config)
 
+
+STRIDE = 32
+"""Of the coarsest level: sides of the input are its multiples."""
 
 HEAD = ("backblock0.conv6", "backblock1.conv6", "backblock2.conv6")
 """Weights whose shape depends on the number of classes."""

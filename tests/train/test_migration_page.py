@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
-from portdet.config import Section, _resolve, sections
+from portdet.config import _resolve, sections
 from portdet.models.yolov3 import Config as ModelConfig
+from portdet.section import Section
 
 PAGE = (Path(__file__).parents[2] / "docs" / "from-mindspore-yolov3.md").read_text(encoding="utf-8")
 KNOWN: dict[str, type[Section]] = {**sections(), "model": ModelConfig}
