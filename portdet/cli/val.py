@@ -26,7 +26,8 @@ def command(run: str, weights: Path | None, min_ap: float | None, overrides: tup
     from portdet.console import console
     from portdet.data import open_dataset
     from portdet.errors import PortdetError
-    from portdet.evaluate.validate import Validator
+    from portdet.evaluate.coco_map import text
+    from portdet.evaluate.validate import Validator, unscored
     from portdet.report.scores import score_table
     from portdet.train.folder import describe, run_folder
     from portdet.train.job import model_of, session_of, write_validation
@@ -35,6 +36,8 @@ def command(run: str, weights: Path | None, min_ap: float | None, overrides: tup
     dataset = open_dataset(config.data, "val")
     for line in dataset.report.lines():
         click.echo(f"val: {line}")
+    if (why := unscored(dataset)) and not config.eval.save_json:
+        raise PortdetError(why, fix="name annotations with boxes (data.val=FILE), or --save-json for detections alone")
     detector = model_of(config, dataset.names)
     arrays = read_weights(path, detector, transfer=False)
     folder = run_folder(config.train.project, "val", config.train.name, exist_ok=config.train.exist_ok)
@@ -49,8 +52,10 @@ def command(run: str, weights: Path | None, min_ap: float | None, overrides: tup
     finally:
         validator.close()
         session.close()
-    for table in score_table(scores):
+    if why:
+        click.echo(f"{why}; the detections are kept in detections.json")
+    for table in [] if why else score_table(scores):
         console().print(table)
     click.echo(f"see {folder}")
-    if min_ap is not None and scores.numbers["AP"] < min_ap:
-        raise PortdetError(f"AP {scores.numbers['AP']:.3f} is below --min-ap {min_ap}")
+    if min_ap is not None and not scores.numbers["AP"] >= min_ap:
+        raise PortdetError(f"AP {text(scores.numbers['AP'])} is below --min-ap {min_ap}")

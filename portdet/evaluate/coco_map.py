@@ -65,10 +65,24 @@ class CocoScores:
     precision: Array
     scores: Array
 
+    def plain(self) -> dict[str, Any]:
+        """For JSON: the numbers by name, and `classes`; null where a number is undefined."""
+        classes = [{"name": c.name, "boxes": c.boxes, "AP": _plain(c.ap), "AP50": _plain(c.ap50)} for c in self.classes]
+        return {**{name: _plain(value) for name, value in self.numbers.items()}, "classes": classes}
+
+
+def defined(value: float | None) -> bool:
+    """Whether a metric is one: COCO's -1, NaN and None say that there was no ground truth for it."""
+    return value is not None and value >= 0
+
+
+def _plain(value: float) -> float | None:
+    return value if defined(value) else None
+
 
 def text(value: float) -> str:
-    """A metric as people read it: three digits, or n/a for -1."""
-    return "n/a" if value < 0 or np.isnan(value) else f"{value:.3f}"
+    """A metric as people read it: three digits, or n/a where it is undefined."""
+    return f"{value:.3f}" if defined(value) else "n/a"
 
 
 def evaluate(

@@ -17,6 +17,13 @@ from portdet.ranks import ALONE, Place, shared, together
 from portdet.session import Session
 
 
+def unscored(dataset: Dataset) -> str:
+    """Why nothing can be scored on this data set, in words; '' where it can. Crowds alone are no ground truth."""
+    if any(not record.crowd.all() for record in dataset.records):
+        return ""
+    return f"none of the {len(dataset)} validation images has a box to be scored against: AP is undefined"
+
+
 @dataclass
 class Validator:
     """Validates any session on one data set; keeps the last scores and detections for tables and pictures.

@@ -2,7 +2,8 @@
 
     epoch,time,step,lr,loss,<parts of the loss>,AP,AP50,...,ARl,images_per_s
 
-A cell is empty where nothing was measured (an epoch without validation) and -1 where COCO's metric is undefined.
+A cell is empty where nothing was measured: an epoch without validation, or a metric of COCO's without ground truth (its
+-1). The last row of a run that max_steps ended within an epoch is of that part of it, and goes when the run goes on.
 Floats are written with all their digits, so that two runs can be compared bit for bit.
 """
 
@@ -10,11 +11,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from portdet.errors import PortdetError, nearest
-from portdet.evaluate.coco_map import NAMES
+from portdet.evaluate.coco_map import NAMES, defined
 from portdet.files import write_text
 
 Row = dict[str, float]
@@ -25,16 +26,28 @@ class ResultsLog:
     """The rows of a run; every `append` leaves a whole file on the disk.
 
     `losses`: names of the loss's parts, in the order of the columns ('loss', the total, comes first by itself).
-    `resume_epoch`: rows after it are dropped, those up to it stay; None starts a new file.
+    `resume_epoch`: rows after it are dropped, those up to it stay; None starts a new file. `scored`: which epochs have
+    metrics; others, which got some where a run was ended, lose them.
     """
 
-    def __init__(self, path: Path, losses: Sequence[str], *, resume_epoch: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        losses: Sequence[str],
+        *,
+        resume_epoch: int | None = None,
+        scored: Callable[[int], bool] = lambda epoch: True,
+    ) -> None:
         self.path = Path(path)
         parts = [name for name in losses if name != "loss"]
         self.columns = ("epoch", "time", "step", "lr", "loss", *parts, *NAMES, "images_per_s")
         self.rows: list[Row] = []
         if resume_epoch is not None and self.path.exists():
-            self.rows = [self._known(row) for row in read(self.path) if row["epoch"] <= resume_epoch]
+            kept = [self._known(row) for row in read(self.path) if row["epoch"] <= resume_epoch]
+            self.rows = [
+                {name: value for name, value in row.items() if name not in NAMES or scored(int(row["epoch"]))}
+                for row in kept
+            ]
         self._write(self.rows)
 
     def append(self, row: Mapping[str, float]) -> None:
@@ -48,7 +61,7 @@ class ResultsLog:
         for name in row:
             if name not in self.columns:
                 raise PortdetError(f"no column '{name}' in {self.path.name}", fix=nearest(name, self.columns))
-        return dict(row)
+        return _scored(row)
 
     def _write(self, rows: list[Row]) -> None:
         out = io.StringIO()
@@ -60,7 +73,10 @@ class ResultsLog:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a `results.csv`, without the empty cells. Raises PortdetError naming file and line."""
+    """The rows of a `results.csv`, without the empty cells, and those of metrics that are undefined (-1, NaN).
+
+    Raises PortdetError naming file and line.
+    """
     try:
         lines = list(csv.reader(io.StringIO(Path(path).read_text(encoding="utf-8"))))
     except OSError as error:
@@ -72,10 +88,16 @@ def read(path: Path) -> list[Row]:
         if len(line) != len(lines[0]):
             raise PortdetError(f"{len(line)} cells under {len(lines[0])} columns", where=f"{path}:{number}")
         try:
-            rows.append({name: float(cell) for name, cell in zip(lines[0], line, strict=True) if cell})
+            row = {name: float(cell) for name, cell in zip(lines[0], line, strict=True) if cell}
         except ValueError as error:
             raise PortdetError(f"not a number: {error}", where=f"{path}:{number}") from None
+        rows.append(_scored(row))
     return rows
+
+
+def _scored(row: Mapping[str, float]) -> Row:
+    """Without metrics that are undefined."""
+    return {name: value for name, value in row.items() if name not in NAMES or defined(value)}
 
 
 def _cell(name: str, value: float | None) -> str:

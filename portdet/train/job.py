@@ -19,7 +19,7 @@ from portdet.data import open_datasets
 from portdet.data.loader import TrainLoader
 from portdet.data.records import Dataset, Report
 from portdet.errors import PortdetError
-from portdet.evaluate.validate import Validator
+from portdet.evaluate.validate import Validator, unscored
 from portdet.files import write_text
 from portdet.models import Detector, load_model
 from portdet.ranks import ALONE, Place, is_shared
@@ -112,6 +112,9 @@ class TrainJob:
                     for line in report.lines():
                         progress.note(f"{dataset}: {line}")
                 facts = ", ".join(f"{key} {value}" for key, value in session.facts().items())
+                if why := unscored(val_set):
+                    progress.note(f"val: {why}, and no epoch will be the best. Name annotations with boxes (data.val), "
+                                  "or leave validation out: eval.start above train.epochs")  # fmt: skip
                 progress.note(f"{len(train_set)} training images, {len(val_set)} for validation; {facts}")
                 progress.note(rate_line(config, trainer.schedule))
                 if place.world > 1:
@@ -212,8 +215,7 @@ def write_validation(folder: Path, validator: Validator, dataset: Dataset, confi
 
     assert validator.scores is not None
     scores = validator.scores
-    classes = [{"name": c.name, "boxes": c.boxes, "AP": c.ap, "AP50": c.ap50} for c in scores.classes]
-    write_text(folder / "metrics.json", json.dumps({**scores.numbers, "classes": classes}, indent=1) + "\n")
+    write_text(folder / "metrics.json", json.dumps(scores.plain(), indent=1) + "\n")
     plots.precision_recall(folder / "PR.png", scores)
     results = validator.results()
     plots.confusion(folder / "confusion.png", confusion(validator.truth, results), dataset.names)

@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar
 
 from portdet.config import Config
 from portdet.errors import PortdetError
+from portdet.evaluate.coco_map import defined
 from portdet.ranks import ALONE, Place, is_shared, shared, together
 from portdet.report.results import ResultsLog
 from portdet.session import Batch, Session, StepResult, StepValues
@@ -66,9 +67,10 @@ class Trainer:
     """Trains `session` on `loader` as `config` says; writes logs and checkpoints below `folder`.
 
     `validate(session, epoch)` returns columns of results.csv, `AP` among them, the same ones on every rank, and runs
-    with the EMA weights, if any. `place`: this process among the ranks; `loader` gives its share of each batch.
-    `run()` returns an `Outcome`; it raises `Interrupted` after SIGINT or SIGTERM, and `PortdetError` for a loss that is
-    not finite, a full disk, or a loader that fails, after saving what can be saved.
+    with the EMA weights, if any; what is undefined (-1, NaN) is no score, and never the best. `place`: this process
+    among the ranks; `loader` gives its share of each batch. `run()` returns an `Outcome`; it raises `Interrupted` after
+    SIGINT or SIGTERM, and `PortdetError` for a loss that is not finite, a full disk, or a loader that fails, after
+    saving what can be saved.
     """
 
     def __init__(
@@ -241,40 +243,65 @@ class Trainer:
         start = time.perf_counter()
         metrics, best = self._validate()
         p.seconds += time.perf_counter() - start
-        row = {"epoch": p.epoch + 1, "time": round(p.seconds, 3), "step": p.step, "lr": self.schedule.lr_at(p.step - 1)}
-        row |= {name: total / p.loss_count for name, total in p.loss_sums.items() if p.loss_count}
-        row |= metrics
-        if self._images_per_second:
-            row["images_per_s"] = round(self._images_per_second, 3)
-        self._on_first(lambda: self._log_epoch(row))
-        self.observer.note(_summary(row, self.config.train.epochs) + ("  best so far" if best else ""))
+        self._log_epoch(metrics, p.seconds, "best so far" if best else "")
         p.epoch, p.epoch_step, p.loss_sums, p.loss_count = p.epoch + 1, 0, {}, 0
         self._save_last()
         period = self.config.train.save_period
         if period and p.epoch % period == 0:
             self._save(self.weights / f"epoch{p.epoch}.safetensors")
 
-    def _log_epoch(self, row: Mapping[str, float]) -> None:
-        if self.results_log is None:
-            self.results_log = ResultsLog(self.results, list(self.progress.loss_sums), resume_epoch=self.progress.epoch)
-        self.results_log.append(row)
+    def _score_unfinished(self) -> None:
+        """The epoch that max_steps cut short gets its row, too; the saved state does not know of it."""
+        start = time.perf_counter()
+        metrics, _ = self._validate()
+        seconds = self.progress.seconds + time.perf_counter() - start
+        self._log_epoch(metrics, seconds, f"after {self.progress.epoch_step} of {self.steps_per_epoch} steps")
+
+    def _log_epoch(self, metrics: Mapping[str, float], seconds: float, remark: str) -> None:
+        """The row of this epoch in results.csv, and its line."""
+        p = self.progress
+        row = {"epoch": p.epoch + 1, "time": round(seconds, 3), "step": p.step, "lr": self.schedule.lr_at(p.step - 1)}
+        row |= {name: total / p.loss_count for name, total in p.loss_sums.items() if p.loss_count}
+        row |= metrics
+        if self._images_per_second:
+            row["images_per_s"] = round(self._images_per_second, 3)
+
+        def write() -> None:
+            if self.results_log is None:
+                losses = list(p.loss_sums)
+                self.results_log = ResultsLog(self.results, losses, resume_epoch=p.epoch, scored=self._due)
+            self.results_log.append(row)
+
+        self._on_first(write)
+        self.observer.note("  ".join(filter(None, [_summary(row, self.config.train.epochs), remark])))
+
+    def _due(self, number: int) -> bool:
+        """Whether epoch `number` (from 1) is one to validate after."""
+        settings, last = self.config.eval, self.config.train.epochs
+        return number >= settings.start and ((number - settings.start) % settings.every == 0 or number == last)
 
     def _validate(self) -> tuple[dict[str, float], bool]:
-        """Metrics of this epoch, if it is one to validate, and whether they are the best so far."""
-        p, settings = self.progress, self.config.eval
-        number = p.epoch + 1
-        final = number == self.config.train.epochs
-        due = number >= settings.start and ((number - settings.start) % settings.every == 0 or final)
-        if self.validate is None or not due:
+        """Metrics now, if it is time for them, and whether they are the best so far.
+
+        Where max_steps ends a run it is as for the last epoch, so that the whole way is tried. But that leaves no trace
+        in the progress, since a run that never stopped there has none; it makes the best weights only while no epoch
+        has made any.
+        """
+        p = self.progress
+        due = p.epoch_step == self.steps_per_epoch and self._due(p.epoch + 1)
+        end = self._at_max_steps() and self._due(self.config.train.epochs)
+        if self.validate is None or not (due or end):
             return {}, False
         with self._saved_on_error(), self.observer.validation(), self._evaluated():
-            metrics = {name: float(value) for name, value in self.validate(self.session, p.epoch).items()}
-            better = p.best_epoch < 0 or metrics[BEST_METRIC] > p.best
+            found = self.validate(self.session, p.epoch)
+            metrics = {name: float(value) for name, value in found.items() if defined(value)}
+            if (score := metrics.get(BEST_METRIC)) is None:
+                return metrics, False
+            better = p.best_epoch < 0 or (due and score > p.best)
             if better:
                 self._on_first(lambda: self._save_best(metrics))
-                p.best, p.best_epoch, p.stale = metrics[BEST_METRIC], p.epoch, 0
-            else:
-                p.stale += 1
+            if due:
+                p.best, p.best_epoch, p.stale = (score, p.epoch, 0) if better else (p.best, p.best_epoch, p.stale + 1)
         return metrics, better
 
     def _evaluated(self) -> AbstractContextManager[None]:
@@ -338,6 +365,8 @@ class Trainer:
                     fix=f"portdet train --resume {self.folder}",
                 )
             )
+        if self._at_max_steps() and p.epoch_step:
+            self._score_unfinished()
         finished = p.epoch == self.config.train.epochs
         reason = "finished" if finished else "max_steps" if self._at_max_steps() else "patience"
         return Outcome(reason, p.epoch, p.step, p.best, p.best_epoch)

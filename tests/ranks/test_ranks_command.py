@@ -67,8 +67,7 @@ def test_two_devices_are_one_run_near_that_of_one_process(tmp_path: Path) -> Non
     alone, shared = rows(one / "results.csv"), rows(two / "results.csv")
     assert [row["epoch"] for row in shared] == ["1", "2", "3"]
     for a, b in zip(alone, shared, strict=True):
-        assert b.keys() == a.keys()
-        assert all(b.values())
+        assert {name for name in b if b[name]} == {name for name in a if a[name]} >= {"loss", "AP", "AP50", "time"}
         # the same start and images: what is left is how rounding grows, under 1 % of the loss in twelve steps
         assert float(b["loss"]) == pytest.approx(float(a["loss"]), rel=0.02)
         assert float(b["AP"]) == pytest.approx(float(a["AP"]), abs=0.01)
