@@ -71,7 +71,7 @@ FILE = "model: {name: yolov3}\ntrain: {epochs: 3}\naugment: {kind: ppyolo}\n"
         (["optim.loss_scale=x"], FILE, "command line: optim.loss_scale"),
         (["augment.scale=[1,x]"], FILE, "command line: augment.scale.1 = 'x'"),
         (["names=[a: 1]"], FILE, "command line: data.names.0"),
-        (["epochs=[1"], FILE, "command line: value of 'epochs' is not valid YAML"),
+        (["epochs=[1"], FILE, "command line: 'epochs': not valid YAML"),
         (["jitter=0.1"], FILE, "FILE and command line: augment"),
         (["lr0=0.1"], FILE.replace("3", "many"), "FILE: train.epochs = 'many'"),
         (["epochs=2"], FILE.replace("3", "many"), ""),
