@@ -1,29 +1,22 @@
-"""Where other programs' results are, if they are here, and how their weights come into ours."""
+"""Where other programs' results are, and how their weights come into ours."""
 
 from __future__ import annotations
 
-import os
-import sys
-from importlib import util
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-
-@pytest.fixture(scope="session")
-def oracles() -> Path:
-    """The folder of oracle bundles, or a skip with the reason."""
-    shared = Path(os.environ.get("PORTDET_SHARED") or Path(__file__).parents[1].parent / "shared")
-    folder = shared / "oracles"
-    if not folder.is_dir():
-        pytest.skip(f"no oracle bundles in {folder} (set PORTDET_SHARED)")
-    return folder
+from tests import bundles
 
 
 @pytest.fixture(scope="session")
-def mindspore_weights(oracles: Path) -> dict[str, np.ndarray[Any, Any]]:
+def oracles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the oracle bundles, one copy a session: `tests/oracles` with its files unpacked."""
+    return bundles.unpack(tmp_path_factory.mktemp("oracles"))
+
+
+@pytest.fixture(scope="session")
+def mindspore_weights(oracles: Path) -> bundles.Arrays:
     """The weights of bundle msmodels_yolov3 under our names."""
     names = {
         ".0.weight": ".conv.weight", ".1.gamma": ".norm.weight", ".1.beta": ".norm.bias",
@@ -37,11 +30,4 @@ def mindspore_weights(oracles: Path) -> dict[str, np.ndarray[Any, Any]]:
                 return name.removesuffix(ending) + ours
         return name
 
-    spec = util.spec_from_file_location("orc", oracles / "orc.py")
-    assert spec is not None
-    assert spec.loader is not None
-    reader = util.module_from_spec(spec)
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    spec.loader.exec_module(reader)
-    sys.dont_write_bytecode = writes
-    return {canonical(name): array for name, array in reader.load_weights(str(oracles / "msmodels_yolov3")).items()}
+    return {canonical(name): array for name, array in bundles.weights(oracles / "msmodels_yolov3").items()}

@@ -24,6 +24,7 @@ from portdet.reference.distance import distance
 from portdet.session import Arrays
 from portdet_convert import open_weights, yolov3
 from tests.backends.harness import require, run_child
+from tests.bundles import places
 
 MODEL: dict[str, Any] = {
     "name": "yolov3", "profile": "darknet", "width": 0.125, "norm_variance": "unbiased", "box_weight": 0.75,
@@ -75,11 +76,11 @@ def differences(found: Arrays, oracles: Path) -> dict[str, float]:
                 name = f"{layer}.norm.{leaf}"
                 out[f"after {name}"] = distance(found[f"after/{name}"], want[f"{letter}.{number}"]) / 2e-5
         for letter, name in names(number).items():
+            update, new = want[f"{letter}upd.{number}"], want[f"{letter}new.{number}"]
             if f"grad/{name}" in found:
-                gradient = found[f"grad/{name}"].ravel() * -2
                 bound = 0.15 if number in FADED else 1e-3
-                out[f"grad {name}"] = distance(gradient, want[f"{letter}upd.{number}"]) / bound
-            out[f"after {name}"] = distance(found[f"after/{name}"].ravel(), want[f"{letter}new.{number}"]) / 1e-5
+                out[f"grad {name}"] = distance(places(found[f"grad/{name}"].ravel() * -2, update), update) / bound
+            out[f"after {name}"] = distance(places(found[f"after/{name}"].ravel(), new), new) / 1e-5
     return out
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.backends.harness import require, run_child
+from tests.bundles import near
 
 Arrays = dict[str, Any]
 
@@ -46,11 +47,6 @@ def ran(request: pytest.FixtureRequest, bundle: Arrays) -> Arrays:
     backend, mode = request.param.split("-")
     require(backend)
     return run_child("peer_child.py", backend, mode, inputs=bundle, timeout=500)
-
-
-def near(got: Any, want: Any, tolerance: float) -> None:
-    assert got.shape == want.shape
-    assert np.abs(got - want).max() <= tolerance * np.abs(want).max()
 
 
 def canonical(name: str) -> str:

@@ -19,6 +19,7 @@ from portdet.models import load_model
 from tests.backends import ppyolo_peer as peer
 from tests.backends import ppyolo_peer_compare as compare
 from tests.backends.harness import require, run_child
+from tests.bundles import near
 from tests.models import ppyolo_case as case
 
 Arrays = dict[str, Any]
@@ -49,11 +50,6 @@ def ran(request: pytest.FixtureRequest, bundle: Arrays) -> Arrays:
     backend, mode = request.param.split("-")
     require(backend)
     return run_child("peer_child.py", backend, mode, inputs=bundle, timeout=500)
-
-
-def near(got: Any, want: Any, tolerance: float) -> None:
-    assert got.shape == want.shape
-    assert np.abs(got - want).max() <= tolerance * np.abs(want).max()
 
 
 def test_features_heads_and_boxes(ran: Arrays, oracles: Path) -> None:

@@ -15,6 +15,7 @@ from portdet_convert import convert, open_weights, sniff, yolov3
 from portdet_convert.files import HEADER, WRITERS, ckpt, darknet, remarks
 from portdet_convert.files.source import Arrays, Source
 from portdet_convert.rules import Naming, Renamed, rename
+from tests.bundles import listed
 
 THIN8 = (4, 8, 16, 32, 64, 128)
 
@@ -110,7 +111,7 @@ def _cfg_convolutions(path: Path) -> Iterator[tuple[int, int, int, bool]]:
 
 def test_a_training_checkpoint_of_mindspore_models(oracles: Path, tmp_path: Path) -> None:
     """Its weights table, with the optimiser state that its checkpoints hold, converts; the state is counted."""
-    table = json.loads((oracles / "msmodels_yolov3/weights.json").read_text())["params"]
+    table = listed(oracles / "msmodels_yolov3")
     arrays = {  # an eighth of the widths
         t["name"]: np.full([n // 8 if n % 8 == 0 else n for n in t["shape"]], i, np.float32)
         for i, t in enumerate(table)

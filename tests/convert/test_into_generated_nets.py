@@ -12,6 +12,7 @@ import pytest
 from portdet.cli.__main__ import run as portdet
 from portdet_convert import convert, load_canonical, open_weights, yolov3
 from portdet_convert.files.source import BFLOAT16, Arrays, as_float32
+from tests.bundles import near
 
 Run = Callable[[str, Path], str]
 THIN8 = (4, 8, 16, 32, 64, 128)
@@ -93,7 +94,7 @@ def test_in_and_out(oracles: Path, tmp_path: Path, run_alone: Run, backend: str,
     with np.load(tmp_path / "y.npz") as found:
         for got, layer in zip(found.values(), ("layer81", "layer93", "layer105"), strict=True):
             # sums in float32 on both sides, over up to 1152 products in 75 layers
-            assert np.abs(got - want[layer]).max() <= 2e-5 * np.abs(want[layer]).max()
+            near(got, want[layer], 2e-5)
     comes_back(folder / "yolov3_thin8.weights", tmp_path)
     narrow(folder / "yolov3_thin8.weights", tmp_path)
 

@@ -15,6 +15,7 @@ from portdet.spec.init import initial_weights
 from portdet_convert import command, convert, open_weights, yolov3
 from portdet_convert.files import safetensors
 from portdet_convert.files.source import Arrays
+from tests.bundles import listed
 
 HERE = Path(__file__).parent
 
@@ -25,7 +26,7 @@ def of_ppdet(_: Path) -> set[str]:
 
 def of_mindspore_models(oracles: Path) -> set[str]:
     """Names in a checkpoint of its training; its evaluation and its fine-tuning take off `yolo_network.`."""
-    weights = json.loads((oracles / "msmodels_yolov3" / "weights.json").read_text())["params"]
+    weights = listed(oracles / "msmodels_yolov3")
     buffers = np.load(oracles / "msmodels_yolov3" / "buffers.npz").files
     return {name.removeprefix("yolo_network.") for name in [*(w["name"] for w in weights), *buffers]}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,9 @@ from portdet.reference import run
 from portdet.spec.init import initial_weights
 from portdet_convert import convert, load_canonical, open_weights
 from portdet_convert.files.source import Array, Arrays
+from tests.bundles import first, listed, near, sha
 
 FORMATS = ("ckpt", "npz", "pdparams", "pth", "safetensors", "darknet")
-
-
-def sha(array: Array) -> str:
-    """As the bundles have it."""
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +57,7 @@ def test_darknets_own_output_layer_by_layer(
     found = {number: got for number, got in layers(seen).items() if tensors == 366 or number <= 74}
     assert len(found) == (9 if tensors == 366 else 6)
     for number, got in found.items():
-        wanted = want[f"layer{number}"][:1]
-        assert got.shape == wanted.shape
-        assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max(), number
+        near(got, first(got, want[f"layer{number}"]), 1e-5)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -80,7 +73,7 @@ def test_the_checkpoint_of_mindspore_models(oracles: Path, tmp_path: Path, form:
 
 def test_the_weights_of_mindspore_models(oracles: Path, tmp_path: Path, mindspore_weights: Arrays) -> None:
     """All 366 tensors of the bundle under its own names, which carry the training wrapper, of full size."""
-    spec = json.loads((oracles / "msmodels_yolov3/weights.json").read_text())["params"]
+    spec = listed(oracles / "msmodels_yolov3")
     leaves = {"norm.weight": "1.gamma", "norm.bias": "1.beta", "norm.running_mean": "1.moving_mean",
               "norm.running_var": "1.moving_variance", "conv.weight": "0.weight"}  # fmt: skip
 
@@ -114,7 +107,7 @@ def tiny(oracles: Path) -> Path:
 
 @pytest.mark.parametrize("form", FORMATS[:-1])
 def test_a_pdparams_of_a_model_that_is_not_known(tiny: Path, tmp_path: Path, form: str) -> None:
-    """PP-YOLO tiny: PaddleDetection's 358 names, shapes and bits arrive in every format, there and back."""
+    """PP-YOLO tiny: the 358 names, shapes and bits of PaddleDetection's file arrive in every format, there and back."""
     source = tiny / "ppyolo_tiny_random_init.pdparams"
     report = convert(source, tmp_path / f"w.{form}")
     assert report.naming == "no known"

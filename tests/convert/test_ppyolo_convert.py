@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from portdet_convert.files import WRITERS, pdparams, safetensors
 from portdet_convert.files.source import Arrays
 from portdet_convert.rules import restore
 from portdet_convert.weights_command import weights
+from tests.bundles import listed
 from tests.convert import ppyolo_case
 
 VARIANTS = ("nano", "r50vd_dcn", "r18vd", "v2")
@@ -64,8 +64,7 @@ def published(variant: str, oracles: Path) -> set[str]:
     if variant != "r50vd_dcn":
         return set(ppyolo_case.names(variant))
     bundle = oracles / "ppdet_ppyolo_r50vd_dcn"
-    listed = json.loads((bundle / "weights.json").read_text(encoding="utf-8"))["params"]
-    return {entry["name"] for entry in listed} | set(np.load(bundle / "buffers.npz").files)
+    return {entry["name"] for entry in listed(bundle)} | set(np.load(bundle / "buffers.npz").files)
 
 
 @pytest.mark.parametrize("variant", VARIANTS[1:])

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import sys
-from importlib import util
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from portdet import versions
 from portdet_convert import command, convert, load_canonical, open_weights
 from portdet_convert.files import WRITERS, pdparams
-from portdet_convert.files.source import Array, Arrays
+from portdet_convert.files.source import Arrays
+from tests import bundles
+from tests.bundles import sha
 from tests.convert import ppyolo_case
 
 pytestmark = pytest.mark.slow
 BUNDLE = "ppdet_ppyolo_r50vd_dcn"
 
 
-def sha(array: Array) -> str:
-    """As the bundle has it."""
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
-
-
 @pytest.fixture(scope="module")
 def r50(oracles: Path) -> Arrays:
     """The bundle's 392 tensors under PaddleDetection's names."""
-    spec = util.spec_from_file_location("orc", oracles / "orc.py")
-    assert spec is not None
-    assert spec.loader is not None
-    reader = util.module_from_spec(spec)
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    spec.loader.exec_module(reader)
-    sys.dont_write_bytecode = writes
-    found: Arrays = reader.load_weights(str(oracles / BUNDLE))
-    return found
+    return bundles.weights(oracles / BUNDLE)
 
 
 @pytest.fixture
@@ -55,10 +40,8 @@ def test_every_format_holds_what_the_bundle_says(oracles: Path, source: Path, r5
     report = convert(source, "w", to=form)
     assert (report.naming, len(report.rows), report.skipped) == ("ppdet PP-YOLO", 392, {})
     written, place = open_weights("w").arrays, {row.source: row.target for row in report.rows}
-    listed = json.loads((oracles / BUNDLE / "weights.json").read_text(encoding="utf-8"))["params"]
-    assert {entry["name"]: sha(written[place[entry["name"]]]) for entry in listed} == {
-        entry["name"]: entry["sha"] for entry in listed
-    }
+    listed = bundles.listed(oracles / BUNDLE)
+    assert {e["name"]: sha(written[place[e["name"]]]) for e in listed} == {e["name"]: e["sha"] for e in listed}
     convert("w", "back.pdparams", names="ppdet")
     back = open_weights("back.pdparams").arrays
     assert {name: sha(array) for name, array in back.items()} == {name: sha(array) for name, array in r50.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from portdet.spec.init import initial_weights
 from portdet_convert import load_canonical, ppyolo
 from portdet_convert.files import pdparams, safetensors
 from portdet_convert.rules import Naming, rename, restore
+from tests import bundles
 from tests.convert import ppyolo_case
 
 NANO: dict[str, Any] = {"name": "ppyolo", "variant": "nano", "classes": 3}
@@ -38,7 +38,7 @@ def detector(variant: str, classes: int = 3) -> Detector:
 
 def test_the_full_model_s_names(oracles: Path) -> None:
     """PaddleDetection's 392 names of PP-YOLO r50vd-DCN, each with the shape of its place here."""
-    listed = json.loads((oracles / "ppdet_ppyolo_r50vd_dcn" / "weights.json").read_text(encoding="utf-8"))["params"]
+    listed = bundles.listed(oracles / "ppdet_ppyolo_r50vd_dcn")
     buffers = np.load(oracles / "ppdet_ppyolo_r50vd_dcn" / "buffers.npz")
     theirs = {p["name"]: tuple(p["shape"]) for p in listed} | {name: buffers[name].shape for name in buffers.files}
     ours = {name: info.shape for name, info in load_model({"name": "ppyolo"}, imgsz=96).graph.weights().items()}

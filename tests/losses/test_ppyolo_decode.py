@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from portdet.models.yolov3 import ANCHORS
 from portdet.postprocess.detections import Detections
 from portdet.postprocess.ppyolo import detections
 from portdet.session import Array
+from tests import bundles
 
 ORACLE_ANCHORS = ((10, 14), (37, 58), (81, 82))  # of yolo_box in bundle `nms`, at stride 32 with conf 0.3
 FAULTS: list[dict[str, Any]] = [{"scale": 1.1}, {"conf": 0.2}, {"anchors": ORACLE_ANCHORS[::-1]}]
@@ -81,19 +80,13 @@ def test_aware_logit() -> None:
 
 def raw_heads(folder: Path) -> list[Array]:
     """Raw heads of strides 32, 16, 8 in float64: the oracle holds the necks, and its 1x1 heads' weights as formulas."""
-    spec = json.loads((folder / "weights.json").read_text())
-    heads = []
+    drawn, heads = bundles.weights(folder, "yolo_head.yolo_output."), []
     with np.load(folder / "eval.npz") as found:
         for level in range(3):
-            drawn = {}
-            for info in spec["params"]:
-                if info["name"].startswith(f"yolo_head.yolo_output.{level}."):
-                    seed = zlib.crc32(f"{spec['tag']}:{info['name']}".encode()) & 0x7FFFFFFF
-                    normal = np.random.RandomState(seed).standard_normal(tuple(info["shape"]))
-                    value = (info["mean"] + info["std"] * normal).astype(np.float32)
-                    drawn[info["name"].rpartition(".")[2]] = value.astype(np.float64)
-            raw = np.einsum("oc,bchw->bohw", drawn["weight"][:, :, 0, 0], found[f"neck.{level}"].astype(np.float64))
-            heads.append(raw + drawn["bias"][:, None, None])
+            head = f"yolo_head.yolo_output.{level}"
+            weight, bias = (drawn[f"{head}.{leaf}"].astype(np.float64) for leaf in ("weight", "bias"))
+            raw = np.einsum("oc,bchw->bohw", weight[:, :, 0, 0], found[f"neck.{level}"].astype(np.float64))
+            heads.append(raw + bias[:, None, None])
     return heads
 
 

@@ -5,8 +5,6 @@ PaddleDetection develop 666f597, ppyolo_r50vd_dcn_1x_coco at 128 px on two image
 
 from __future__ import annotations
 
-import sys
-from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 from portdet.session import Array, Arrays
 from portdet_convert.ppyolo import PPDET
 from portdet_convert.rules import rename
+from tests import bundles
 
 BUNDLE = "ppdet_ppyolo_r50vd_dcn"
 MODEL: dict[str, Any] = {"name": "ppyolo", "coord_range": "ppdet22", "drop_block": False}
@@ -29,14 +28,7 @@ def canonical(name: str) -> str:
 
 def weights(oracles: Path) -> Arrays:
     """The bundle's 392 tensors, by the converter's rules."""
-    spec = util.spec_from_file_location("orc", oracles / "orc.py")
-    assert spec is not None
-    assert spec.loader is not None
-    reader = util.module_from_spec(spec)
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    spec.loader.exec_module(reader)
-    sys.dont_write_bytecode = writes
-    renamed = rename(PPDET, reader.load_weights(str(oracles / BUNDLE)))
+    renamed = rename(PPDET, bundles.weights(oracles / BUNDLE))
     assert (len(renamed.arrays), renamed.unknown, renamed.skipped) == (392, [], {})
     return renamed.arrays
 

@@ -10,14 +10,9 @@ import pytest
 
 from portdet.models import Detector, load_model
 from portdet.reference import gradients, run
-from portdet.session import Array, Arrays
+from portdet.session import Arrays
+from tests.bundles import near
 from tests.models import ppyolo_case as case
-
-
-def near(got: Array, want: Array, tolerance: float) -> None:
-    """Largest difference as a share of the largest value: what float32 sums of both signs can be held to."""
-    assert got.shape == want.shape
-    assert np.abs(got - want).max() <= tolerance * np.abs(want).max()
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,10 @@ import pytest
 
 from portdet.models import Detector, load_model
 from portdet.reference import gradients, run
+from tests.bundles import first, near, places
 
 Array = np.ndarray[Any, Any]
 Weights = dict[str, Array]
-
-
-def assert_near(got: Array, want: Array, tolerance: float) -> None:
-    """Largest difference as a share of the largest value: what float32 sums of both signs can be held to."""
-    assert got.shape == want.shape
-    assert np.abs(got - want).max() <= tolerance * np.abs(want).max()
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +52,8 @@ def test_mindspore_features_heads_and_boxes(
     seen: dict[str, Any] = {}
     decoded, _ = run(full.graph, "predict", False, weights, images, record=seen.__setitem__)
     for level in range(3):
-        assert_near(seen["backbone"][level], want[f"backbone.{level}"], 2e-5)
-        assert_near(seen[f"backblock{level}"][1], want[f"head.{level}"], 2e-5)
+        near(seen["backbone"][level], want[f"backbone.{level}"], 2e-5)
+        near(seen[f"backblock{level}"][1], want[f"head.{level}"], 2e-5)
     rows = decoded_rows(want)
     np.testing.assert_allclose(decoded[..., :2], rows[..., :2], atol=2e-6)
     np.testing.assert_allclose(decoded[..., 2:4], rows[..., 2:4], rtol=5e-5)
@@ -78,7 +73,7 @@ def test_mindspore_loss_and_statistics(
     for name in names:
         ours = name.removeprefix("bn_after.yolo_network.feature_map.")
         ours = ours.replace(".1.moving_mean", ".norm.running_mean").replace(".1.moving_variance", ".norm.running_var")
-        assert_near(updated[ours], want[name], 1e-5)
+        near(updated[ours], want[name], 1e-5)
 
 
 @pytest.mark.slow
@@ -133,8 +128,9 @@ def test_another_padding_is_told_apart(
     seen: dict[str, Any] = {}
     images = {"images": mindspore_inputs["images"][:1]}
     run(other.graph, "predict", False, mindspore_weights, images, dtype=np.float32, record=seen.__setitem__)
-    want = np.load(oracles / "msmodels_yolov3" / "eval.npz")["backbone.2"][:1]
-    assert np.abs(seen["backbone"][2] - want).max() > 0.01 * np.abs(want).max()
+    got = seen["backbone"][2]
+    want = first(got, np.load(oracles / "msmodels_yolov3" / "eval.npz")["backbone.2"])
+    assert np.abs(places(got, want) - want).max() > 0.01 * np.abs(want).max()
 
 
 def darknet_weights(detector: Detector, file: Path) -> dict[str, Array]:
@@ -183,7 +179,7 @@ def test_darknet_layers(thin: Detector, oracles: Path) -> None:
         81: seen["backblock0"][1], 93: seen["backblock1"][1], 105: seen["backblock2"][1],
     }  # fmt: skip
     for number, got in layers.items():
-        assert_near(got, want[f"layer{number}"], 1e-5)
+        near(got, want[f"layer{number}"], 1e-5)
     # the [yolo] layers hold sigmoid(x, y, objectness, classes) and raw w, h: compare them with the decoded rows
     done = 0
     for number, grid in ((106, 16), (94, 8), (82, 4)):
@@ -199,14 +195,12 @@ def test_darknet_deltas(thin: Detector, oracles: Path) -> None:
     """darknet writes -gradient of each logit. Its box terms carry iou_normalizer 0.75. Its ignore rule also asks for a
     class probability above 0.25, which decides nothing here."""
     bundle = np.load(oracles / "darknet_yolov3_thin8" / "train.npz")
-    raw = {}
-    for number in (82, 94, 106):
-        out = bundle[f"yoloout.{number}"].astype(np.float64)
-        split = out.reshape(2, 3, 85, *out.shape[2:])
-        split[:, :, [0, 1, *range(4, 85)]] = logit(split[:, :, [0, 1, *range(4, 85)]])
-        raw[number] = split.reshape(out.shape)
+    view = bundle["yoloout.94"].astype(np.float64).reshape(2, 3, 85, 8, 8)
+    view[:, :, [0, 1, *range(4, 85)]] = logit(view[:, :, [0, 1, *range(4, 85)]])
+    # the other levels' terms hold none of these logits: any values stand for theirs
+    levels = np.zeros((2, 255, 4, 4)), view.reshape(2, 255, 8, 8), np.zeros((2, 255, 16, 16))
     spec: Any = thin.spec
-    spec.heads = lambda images: (raw[82], raw[94], raw[106])
+    spec.heads = lambda images: levels
     truth = bundle["truth"][:, :3].astype(np.float64)
     corners = np.concatenate([truth[..., :2] - truth[..., 2:4] / 2, truth[..., :2] + truth[..., 2:4] / 2], 2) * 128
     inputs = corners, truth[..., 4].astype(np.int32), truth[..., 2] > 0
@@ -222,8 +216,7 @@ def test_darknet_deltas(thin: Detector, oracles: Path) -> None:
     delta = bundle["yolodelta.94"].reshape(2, 3, 85, 8, 8)
     positive = np.argwhere(np.abs(delta[:, :, 0:4]).sum(2) > 0)
     assert len(positive) == 5
-    view = raw[94].reshape(2, 3, 85, 8, 8)
-    assert view.base is not None
+    assert np.shares_memory(view, levels[1])
     for image, anchor, row, column in positive:
         classes = [5, 40, 5 + int(np.argmax(delta[image, anchor, 5:, row, column]))]
         for channel in (0, 1, 2, 3, 4, *classes):
