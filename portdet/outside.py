@@ -73,6 +73,8 @@ def _many(value: Any, limit: int, deep: int) -> str:
             part += f": {_text(value[item], room, deep - 1)}"
         parts.append(part)
         room -= len(part)
+    if type(value) is tuple and len(value) == 1:
+        parts[0] += ","
     return opening + ", ".join(parts) + closing
 
 

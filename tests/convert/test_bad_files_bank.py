@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from portdet_convert import open_weights
-from portdet_convert.files import ckpt, darknet, npz, pth, safetensors
+from portdet_convert.files import ckpt, darknet, npz, pth, safetensors, source
 from portdet_convert.files.source import Array, Arrays
 
 Refused = Callable[[bytes, str], None]
@@ -246,7 +246,7 @@ CKPT = {
     "another shape": (record(tensor(dims(3))), r"Float32 \(3,\) needs 12 bytes, the record holds 8"),
     "a shape of terabytes": (record(tensor(dims(1 << 42))), "needs 17592186044416 bytes, the record holds 8"),
     "a negative shape": (record(tensor(dims((1 << 64) - 2))), "'w' declares the impossible shape"),
-    "a thousand dimensions": (record(tensor(dims(*[1] * 1000))), "'w' declares 1000 dimensions"),
+    "a thousand dimensions": (record(tensor(dims(*[1] * 1000))), "'w' declares more than 32 dimensions"),
     "one slice missing": (record(HALF), r"Float32 \(4,\) needs 16 bytes, the record holds 8"),
     "one slice too many": (record(HALF) * 3, "tensor 'w' occurs twice"),
     "a slice in another place": (record(HALF) + record(tag=b"v") + record(HALF), "tensor 'w' occurs twice"),
@@ -337,8 +337,8 @@ def test_order_of_bytes_and_axes(tmp_path: Path) -> None:
 
 
 def test_more_records_than_a_file_has(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ckpt, "MOST_TENSORS", 10)
-    refused(b"".join(record(tag=b"%d" % i) for i in range(11)), r"byte \d+: more than 10 records")
+    monkeypatch.setattr(source, "MOST_TENSORS", 10)
+    refused(b"".join(record(tag=b"%d" % i) for i in range(11)), "more than 10 records")
 
 
 def test_slices_of_a_tensor_are_joined_in_their_order(tmp_path: Path) -> None:

@@ -221,20 +221,26 @@ TORCH_BOMBS = {
     "a key of 2^40": (tensor(b"K\x02\x85", b"K\x01\x85", WIDE), "storage of unknown kind"),
     "a key nested deep": (tensor(b"K\x02\x85", b"K\x01\x85", DEEP), "storage of unknown kind"),
     "a size of 2^40": (tensor(WIDE, b"K\x01\x85"), "declares a shape that is no list"),
-    "a stride of text": (tensor(op.integer(10**9) + b"\x85", op.text("a") + b"\x85"), "stride that is no integer"),
-    "a stride short": (tensor(b"K\x02K\x02\x86", b"K\x01\x85"), "tensor 'w' is damaged: zip"),
+    "a stride of text": (
+        tensor(op.integer(10**9) + b"\x85", op.text("a") + b"\x85"),
+        "the stride of tensor 'w' is 'a', not",
+    ),
+    "a stride short": (tensor(b"K\x02K\x02\x86", b"K\x01\x85"), "tensor 'w' has 2 sizes and 1 strides"),
     "a negative stride": (tensor(b"K\x02\x85", op.integer(-1) + b"\x85"), r"stride \(-1,\) from 0 exceeds"),
     "beyond the storage": (tensor(b"K\x03\x85", b"K\x02\x85"), r"stride \(2,\) from 0 exceeds its 4 values"),
     "a start beyond the storage": (tensor(b"K\x01\x85", b"K\x01\x85", first=b"K\x04"), "from 4 exceeds its 4 values"),
     "a start before the storage": (tensor(b"K\x01\x85", b"K\x01\x85", first=op.integer(-1)), "from -1 exceeds"),
-    "a start of text": (tensor(b"K\x01\x85", b"K\x01\x85", first=op.text("x")), "a stride that is no integer"),
+    "a start of text": (
+        tensor(b"K\x01\x85", b"K\x01\x85", first=op.text("x")),
+        "the first value of tensor 'w' is 'x', not a",
+    ),
 }  # fmt: skip
 KEYS = pickle.dumps(["0"], 2)
 STORED = struct.pack("<q4f", 4, 0, 1, 2, 3)
 GOOD = table(tensor(b"K\x02K\x02\x86", b"K\x02K\x01\x86"))
 LEGACY_BAD = {
     "version 7": (pth.MAGIC + pickle.dumps(7, 2) + pickle.dumps({}, 2) + GOOD + KEYS + STORED, "legacy torch format 7"),
-    "keys nested deep": (LEGACY + GOOD + START + b"](" + DEEP + b"e." + STORED, "lists a storage twice"),
+    "keys nested deep": (LEGACY + GOOD + START + b"](" + DEEP + b"e." + STORED, "a storage's key is"),
     "keys that are no list": (LEGACY + GOOD + START + b"N." + STORED, "its five pickles are not those of torch.save"),
     "a storage twice": (LEGACY + GOOD + pickle.dumps(["0", "0"], 2) + STORED * 2, "lists a storage twice"),
     "a storage missing": (LEGACY + GOOD + pickle.dumps([], 2), "storage 0 is missing"),

@@ -219,6 +219,6 @@ def test_witnesses_read_npz_and_safetensors(tmp_path: Path) -> None:
     with np.load(tmp_path / "a.npz") as found:
         assert all(np.array_equal(found[name], array) for name, array in arrays.items())
     assert all(np.array_equal(found, arrays[name]) for name, found in load_file(tmp_path / "a.safetensors").items())
-    assert safetensors.metadata(tmp_path / "a.safetensors") == {"note": "x"}
+    assert safetensors.read(tmp_path / "a.safetensors")[1] == {"note": "x"}
     np.savez_compressed(tmp_path / "c.npz", **arrays)
     assert all(np.array_equal(open_weights(tmp_path / "c.npz").arrays[name], array) for name, array in arrays.items())

@@ -82,7 +82,7 @@ def test_what_is_written_comes_back_bit_for_bit(form: str, tmp_path: Path, data:
     path = tmp_path / "round"
     WRITERS[form](path, arrays)
     assert sniff(path) == form
-    back = READERS[form](path)
+    back = READERS[form](path)[0]
     assert list(back) == list(arrays)
     for name, array in arrays.items():
         assert (back[name].dtype, back[name].shape) == (array.dtype.newbyteorder("<"), array.shape)

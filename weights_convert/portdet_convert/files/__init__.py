@@ -9,20 +9,18 @@ from pathlib import Path
 from portdet_convert.files import ckpt, darknet, npz, pdparams, pth, safetensors, zips
 from portdet_convert.files.darknet import Conv
 from portdet_convert.files.output import check_names
-from portdet_convert.files.source import Arrays, Source, reader
+from portdet_convert.files.source import Arrays, Contents, Source, reader
 
-READERS: dict[str, Callable[..., Arrays]] = {
+READERS: dict[str, Callable[..., Contents]] = {
     "ckpt": ckpt.read, "npz": npz.read, "pdparams": pdparams.read, "pth": pth.read, "safetensors": safetensors.read,
 }  # fmt: skip
 WRITERS: dict[str, Callable[..., None]] = {
     "ckpt": ckpt.write, "npz": npz.write, "pdparams": pdparams.write, "pth": pth.write,
     "safetensors": safetensors.write,
 }  # fmt: skip
-METADATA: dict[str, Callable[[str | Path], dict[str, str]]] = {
-    "ckpt": ckpt.metadata, "npz": zips.metadata, "pdparams": pdparams.metadata, "pth": zips.metadata,
-    "safetensors": safetensors.metadata,
-}  # fmt: skip
 FORMATS = (*READERS, "darknet")
+MOST_SHARED = 16
+"""Times that the tensors of a file may take its size. Two names of one storage (tied weights) count as two."""
 HEADER = "darknet.header"
 """Metadata key of a darknet header (major minor revision seen), so that the file can come back byte for byte."""
 
@@ -48,7 +46,7 @@ def sniff(path: str | Path) -> str:
     if head[8:9] == b"{" and 2 <= length <= safetensors.MOST_HEADER:
         return "safetensors"
     if head[:2] == b"PK":
-        return "pth" if any(name.endswith("/data.pkl") for name in zips.members(source)) else "npz"
+        return "pth" if any(name.endswith("/data.pkl") for name in zips.members(source)[0]) else "npz"
     if head[:1] == b"\x80":
         return "pth" if head.startswith(pth.MAGIC) else "pdparams"
     if head[:4] == ckpt.CIPHER or (head[:1] == b"\x0a" and b"\x0a" in head[2:7]):
@@ -69,6 +67,11 @@ def open_weights(path: str | Path, layers: Callable[[int], Sequence[Conv]] | Non
             raise Source(path).error("is a darknet file, which has no names", fix="name the model it belongs to")
         head, _ = darknet.header(Source(path))
         return WeightsFile(kind, darknet.read(path, layers(darknet.count(path))), {HEADER: str(head)})
-    arrays = READERS[kind](path)
+    arrays, remarks = READERS[kind](path)
     check_names(path, arrays)
-    return WeightsFile(kind, arrays, METADATA[kind](path))
+    size = Path(path).stat().st_size
+    taken = sum(array.nbytes for array in arrays.values())
+    if kind != "npz" and taken > MOST_SHARED * size:  # an archive may be packed, and has a limit of its own
+        what = f"its {len(arrays)} tensors take {taken} bytes of a file of {size}: too many share their values"
+        raise Source(path).error(what, fix="no model shares so much: it is damaged, or made to fill a disk")
+    return WeightsFile(kind, arrays, remarks)

@@ -19,13 +19,15 @@ from typing import Any
 import numpy as np
 
 from portdet.errors import PortdetError
+from portdet.outside import shown
 from portdet_convert.files.output import check_names, replacing
 from portdet_convert.files.remarks import pack, unpack
 from portdet_convert.files.source import (
     BFLOAT16,
-    MOST_TENSORS,
+    MOST_DIMS,
     Array,
     Arrays,
+    Contents,
     Source,
     little,
     nbytes,
@@ -60,8 +62,8 @@ class _Record:
 
 
 @reader("MindSpore .ckpt")
-def read(path: str | Path) -> Arrays:
-    """All tensors by name. Text entries (`append_dict` of MindSpore) come as 0-d string arrays.
+def read(path: str | Path) -> Contents:
+    """All tensors by name, and remarks. Text entries (`append_dict` of MindSpore) come as 0-d string arrays.
 
     Raises `PortdetError` for encrypted, truncated or damaged files (CRC included), and for duplicate names.
     """
@@ -69,10 +71,10 @@ def read(path: str | Path) -> Arrays:
     if source.size >= 4 and source.data[:4] == CIPHER:
         raise source.error("is encrypted", 0, fix="load it in MindSpore with its dec_key and save it without enc_key")
     records: dict[str, _Record] = {}
+    remarks: dict[str, str] = {}
     last = None
-    for number, record in enumerate(_records(source, _payload(source))):
-        if number >= MOST_TENSORS:
-            raise source.error(f"more than {MOST_TENSORS} records", record.offset)
+    for number, record in enumerate(_records(source, _payload(source), remarks)):
+        source.counted(number + 1, "records")
         if last is not None and _continues(source, last, record):
             last.content += record.content
             last.size += record.size
@@ -80,7 +82,7 @@ def read(path: str | Path) -> Arrays:
             raise source.error(f"tensor '{record.tag}' occurs twice", record.offset)
         else:
             last = records[record.tag] = record
-    return {tag: _tensor(source, record) for tag, record in records.items()}
+    return {tag: _tensor(source, record) for tag, record in records.items()}, remarks
 
 
 def _continues(source: Source, last: _Record, record: _Record) -> bool:
@@ -88,15 +90,6 @@ def _continues(source: Source, last: _Record, record: _Record) -> bool:
     if (last.tag, last.type, last.dims) != (record.tag, record.type, record.dims) or last.type not in DTYPES:
         return False
     return 0 < last.size < nbytes(source, DTYPES[last.type], last.dims, last.tag)
-
-
-@reader("MindSpore .ckpt")
-def metadata(path: str | Path) -> dict[str, str]:
-    """The remarks."""
-    source = Source(path)
-    fields = _fields(source, 0, _payload(source), "Checkpoint", {1: 2, _REMARKS: 2})
-    spans = [value for number, value, _ in fields if number == _REMARKS and isinstance(value, range)]
-    return unpack(source.data[spans[0].start : spans[0].stop]) if spans else {}
 
 
 def _payload(source: Source) -> int:
@@ -116,21 +109,23 @@ def _tensor(source: Source, record: _Record) -> Array:
         with source.reading(f"text '{record.tag}'", record.offset):
             return np.array(bytes(data).decode("utf-32-le"))
     if record.type not in DTYPES:
-        raise source.error(f"tensor '{record.tag}' has the unknown type '{record.type}'", record.offset)
+        raise source.error(f"tensor '{record.tag}' has the unknown type {shown(record.type, 80)}", record.offset)
     dims = [] if record.dims == [0] and size else record.dims
     expected = nbytes(source, DTYPES[record.type], dims, record.tag)
     if size != expected:
         raise source.error(
-            f"tensor '{record.tag}' of {record.type} {tuple(dims)} needs {expected} bytes, the record holds {size}",
+            f"tensor '{record.tag}' of {record.type} {shown(tuple(dims))} needs {expected} bytes, "
+            f"the record holds {size}",
             record.offset,
         )
     return view(data, DTYPES[record.type], dims)
 
 
-def _records(source: Source, end: int) -> Iterator[_Record]:
-    for number, value, start in _fields(source, 0, end, "Checkpoint", {1: 2, _REMARKS: 2}):
+def _records(source: Source, end: int, remarks: dict[str, str]) -> Iterator[_Record]:
+    for number, value, start in _fields(source, 0, end, "Checkpoint", {1: 2, _REMARKS: 2}, (_REMARKS,)):
         assert isinstance(value, range)
         if number == _REMARKS:
+            remarks.update(unpack(source.data[value.start : value.stop]))
             continue
         record, tensor = _Record(start), None
         for number, part, offset in _fields(source, value.start, value.stop, "Value", {1: 2, 2: 2, 3: 2}, (1, 2)):
@@ -138,7 +133,7 @@ def _records(source: Source, end: int) -> Iterator[_Record]:
             if number == 3:
                 raise source.error(f"'{record.tag}' is a map parameter, not a tensor", offset)
             if number == 1:
-                record.tag = _text(source, part)
+                record.tag = source.named(_text(source, part), part.start)
             else:
                 tensor = part
         if tensor is None or not record.tag:
@@ -151,12 +146,12 @@ def _read_tensor(source: Source, span: range, record: _Record) -> None:
     what = f"tensor '{record.tag}'"
     for number, value, _ in _fields(source, span.start, span.stop, what, {1: 0, 2: 2, 3: 2}, (2, 3)):
         if isinstance(value, int):
-            record.dims.append(value)
+            _add_dim(source, record, value)
         elif number == 1:  # dims packed into one field, as proto3 writers do
             position = value.start
             while position < value.stop:
                 dim, position = _varint(source, position, value.stop)
-                record.dims.append(dim)
+                _add_dim(source, record, dim)
         elif number == 2:
             record.type = _text(source, value)
         else:
@@ -164,6 +159,12 @@ def _read_tensor(source: Source, span: range, record: _Record) -> None:
             record.size = len(value)
     if not record.content:
         record.content.append(memoryview(b""))
+
+
+def _add_dim(source: Source, record: _Record, value: int) -> None:
+    if len(record.dims) == MOST_DIMS:  # millions cost seconds to read
+        raise source.error(f"tensor '{record.tag}' declares more than {MOST_DIMS} dimensions", record.offset)
+    record.dims.append(value)
 
 
 def _text(source: Source, span: range) -> str:

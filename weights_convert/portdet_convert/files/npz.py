@@ -14,7 +14,7 @@ from portdet.errors import PortdetError
 from portdet_convert.files import zips
 from portdet_convert.files.output import check_names, replacing
 from portdet_convert.files.remarks import pack
-from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, nbytes, raw, reader, view
+from portdet_convert.files.source import BFLOAT16, Array, Arrays, Contents, Source, little, nbytes, raw, reader, view
 
 # A compressed archive may be small and unpack to terabytes. Weights compress by a few per cent; masks and zeros by
 # more, so what is refused is only what is both far larger than the file and too large to be harmless.
@@ -23,10 +23,13 @@ _HEADER = 16_384  # of a member; numpy's own limit of the text in it is 10,000
 
 
 @reader(".npz archive")
-def read(path: str | Path) -> Arrays:
-    """All arrays by member name. Raises `PortdetError` for objects, damaged members (CRC) and zip bombs."""
+def read(path: str | Path) -> Contents:
+    """All arrays by member name, and remarks.
+
+    Raises `PortdetError` for objects, damaged members (CRC) and zip bombs.
+    """
     source = Source(path)
-    found = zips.members(source)
+    found, remarks = zips.members(source)
     total = sum(info.file_size for info in found.values())
     if total > _FREE + _RATIO * source.size:
         raise source.error(f"unpacks to {total} bytes from {source.size}: refused as a zip bomb")
@@ -36,7 +39,7 @@ def read(path: str | Path) -> Arrays:
             raise source.error(f"member '{member}' is no .npy array", info.header_offset)
         with source.reading(f"array '{member[:-4]}'", info.header_offset):
             arrays[member[:-4]] = _array(source, zips.unpacked(source, info), info, member[:-4])
-    return arrays
+    return arrays, remarks
 
 
 def _array(source: Source, data: memoryview, info: zipfile.ZipInfo, name: str) -> Array:

@@ -7,18 +7,30 @@ bfloat16 as uint16 and, having no uint16 tensors, reads it so back; so does `rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from portdet.errors import PortdetError
+from portdet.outside import shown
 from portdet_convert.files import pickle_write as op
-from portdet_convert.files import pickles
+from portdet_convert.files import pickles, typed
 from portdet_convert.files.output import check_names, replacing
 from portdet_convert.files.remarks import pack, unpack
-from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, nbytes, raw, reader
+from portdet_convert.files.source import (
+    BFLOAT16,
+    LONGEST_NAME,
+    MOST_TENSORS,
+    Array,
+    Arrays,
+    Contents,
+    Source,
+    little,
+    nbytes,
+    raw,
+    reader,
+)
 
 _STRUCTURED, _SLICES = "StructuredToParameterName@@", "UnpackBigParamInfor@@"
 COPIED = "paddle.copied"
@@ -26,42 +38,40 @@ COPIED = "paddle.copied"
 
 
 @reader("Paddle pickle")
-def read(path: str | Path) -> Arrays:
-    """All arrays by dotted path. The pickle is interpreted, not run; names outside numpy are refused."""
+def read(path: str | Path) -> Contents:
+    """All arrays by dotted path; remarks, and `COPIED`, if it is so.
+
+    The pickle is interpreted, not run; names outside numpy are refused.
+    """
     source = Source(path)
     table, end = pickles.load(source, 0, source.size, pickles.NUMPY)
     if end != source.size:
         raise source.error(f"{source.size - end} bytes follow the pickle", end)
     if not isinstance(table, dict):
         raise source.error(f"holds a {type(table).__name__}, not a table of arrays")
-    slices = table.pop(_SLICES, {})
-    table.pop(_STRUCTURED, None)
+    slices, structured = table.pop(_SLICES, {}), table.pop(_STRUCTURED, None)
     arrays: Arrays = {}
     for name, leaf in pickles.leaves(source, table):
-        value = leaf[1] if isinstance(leaf, tuple) and len(leaf) == 2 and isinstance(leaf[0], str) else leaf
+        value = leaf[1] if type(leaf) is tuple and len(leaf) == 2 and isinstance(leaf[0], str) else leaf
         array = pickles.numpy_array(source, value, name)
         if array is not None:
             arrays[name] = _bfloat16(source, array, name) if array.dtype.str[1:] == "u2" else array
-    with source.reading(f"the table {_SLICES}"):
-        for name, info in slices.items():
-            arrays[name] = _join(source, arrays, name, info["slices"], info["OriginShape"])
+    for name, info in typed.table(source, slices, f"the table {_SLICES}", MOST_TENSORS).items():
+        what = f"an entry of the table {_SLICES}"
+        name, info = typed.text(source, name, what), typed.table(source, info, what, MOST_TENSORS)
+        arrays[name] = _join(source, arrays, name, info.get("slices"), info.get("OriginShape"))
     if not arrays:
         if "LR_Scheduler" in table:  # SGD without momentum keeps nothing else
             raise source.error("holds the state of an optimiser and no weights", fix="give the .pdparams beside it")
         raise source.error("holds no arrays")
-    return arrays
+    return arrays, _remarks(source, structured)
 
 
-@reader("Paddle pickle")
-def metadata(path: str | Path) -> dict[str, str]:
-    """Remarks, and `COPIED`, if it is so."""
-    source = Source(path)
-    table, _ = pickles.load(source, 0, source.size, pickles.NUMPY)
-    names = table.get(_STRUCTURED) if isinstance(table, dict) else None
+def _remarks(source: Source, names: Any) -> dict[str, str]:
     copied = (
         isinstance(names, dict)
         and bool(names)
-        and all(isinstance(n, str) and "_deepcopy_" in n for n in names.values())
+        and all(isinstance(n, str) and len(n) <= LONGEST_NAME and "_deepcopy_" in n for n in names.values())
     )
     length = int.from_bytes(source.data[3:7], "little")
     found = unpack(source.data[7 : 7 + length]) if bytes(source.data[2:3]) == b"X" else {}
@@ -75,19 +85,23 @@ def _bfloat16(source: Source, array: Array, name: str) -> Array:
     return array.view(BFLOAT16)
 
 
-def _join(source: Source, arrays: Arrays, name: Any, slices: Any, shape: Sequence[int]) -> Array:
+def _join(source: Source, arrays: Arrays, name: str, slices: Any, shape: Any) -> Array:
     """One tensor of its slices, which leave the table."""
-    if not isinstance(name, str) or not isinstance(slices, list) or not all(isinstance(part, str) for part in slices):
-        raise source.error(f"the table {_SLICES} does not name tensors")
-    if name in arrays or len(set(slices)) < len(slices):
+    what = f"the slices of tensor '{name}'"
+    names = [typed.text(source, part, what) for part in typed.items(source, slices, what, MOST_TENSORS)]
+    if name in arrays or len(set(names)) < len(names):
         raise source.error(f"tensor '{name}' or a slice of it occurs twice")
-    if lost := [part for part in slices if part not in arrays]:
+    if lost := [part for part in names if part not in arrays]:
         raise source.error(f"tensor '{name}': its slice '{lost[0]}' is missing")
-    parts = [arrays.pop(part) for part in slices]
+    if not names:
+        raise source.error(f"tensor '{name}' has no slices")
+    parts = [arrays.pop(part) for part in names]
     dtype, size = parts[0].dtype, sum(part.nbytes for part in parts)
     expected = nbytes(source, dtype, shape, name)
     if size != expected or len({part.dtype for part in parts}) > 1:
-        raise source.error(f"tensor '{name}' of {dtype} {shape} needs {expected} bytes, its slices have {size}")
+        raise source.error(
+            f"tensor '{name}' of {dtype} {shown(tuple(shape))} needs {expected} bytes, its slices have {size}"
+        )
     source.copying(size, name)
     joined: Array = np.concatenate([part.reshape(-1) for part in parts]).reshape(tuple(shape))
     return joined

@@ -11,14 +11,19 @@ import itertools
 import struct
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from portdet_convert.files.source import DAMAGE, LONGEST_NAME, MOST_TENSORS, Array, Source, nbytes, view
+from portdet.outside import plain, shown
+from portdet_convert.files import typed
+from portdet_convert.files.source import DAMAGE, MOST_TENSORS, Array, Source, nbytes, view
+
+# None of these three is a tuple, nor equal to anything else of the file: `==` never looks into what a pickle holds.
 
 
-class Global(NamedTuple):
+@dataclass(frozen=True)
+class Global:
     """A name that the pickle refers to; never imported."""
 
     module: str
@@ -34,7 +39,8 @@ class Call:
     state: Any = None
 
 
-class Persistent(NamedTuple):
+@dataclass(eq=False, repr=False)
+class Persistent:
     """A reference to something outside the pickle (torch: a storage)."""
 
     id: Any
@@ -51,8 +57,11 @@ TUPLE, BYTES = Global("builtins", "tuple"), Global("builtins", "bytes")
 NUMPY = {NDARRAY, DTYPE, ENCODE, ORDERED, TUPLE, BYTES, *RECONSTRUCT, *SCALAR, *FROMBUFFER}
 
 # What keeps reading linear in the file. A pickle may refer to one object any number of times, so a few kilobytes can
-# describe tables of 10^14 entries; hashing a tuple that is nested a million deep overflows the C stack.
-_STEPS = 5_000_000  # opcodes; an array takes about 40
+# describe tables of 10^14 entries; hashing a tuple that is nested a million deep overflows the C stack. Whole numbers
+# that are equal modulo 2^61 - 1 share a hash: 10^5 of them in one dictionary cost 5 * 10^9 comparisons.
+_STEPS = 5_000_000  # opcodes of all pickles of a file; an array takes about 40
+_WIDEST_KEY = 60  # bits
+_LONGEST_CALLED = 100  # characters of a name that a pickle calls, all allowed ones are shorter
 Key = str | int | float | None
 
 _CONSTANTS: dict[int, Callable[[], Any]] = {
@@ -81,7 +90,7 @@ class _Machine:
         self.source, self.position, self.end, self.allowed = source, start, end, allowed
         self.stack: list[Any] = []
         self.marks: list[int] = []
-        self.steps = 0
+        self.steps = source.steps
         self.memo: dict[int, Any] = {}
 
     def take(self, count: int) -> memoryview:
@@ -103,6 +112,8 @@ class _Machine:
             raise self.source.error(
                 f"the pickle is damaged: {error or type(error).__name__}", self.position, fix="copy the file again"
             ) from None
+        finally:
+            self.source.steps = self.steps
 
     def step(self, count: int = 1) -> None:
         self.steps += count
@@ -146,21 +157,23 @@ class _Machine:
     def find(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise self.source.error("refused: the pickle calls something that is not a name", self.position)
+        module, name = module[:_LONGEST_CALLED], name[:_LONGEST_CALLED]
         found = Global("builtins" if module == "__builtin__" else module, name)  # Python 2's name, in protocol 2
         if found not in self.allowed:
             raise self.source.error(
-                f"refused: the pickle calls {module}.{name}, which is no part of a table of arrays", self.position,
+                f"refused: the pickle calls {plain(module)}.{plain(name)}, which is no part of a table of arrays",
+                self.position,
                 fix="if you trust the file, save its weights alone (state_dict) with the program that wrote it",
             )  # fmt: skip
         self.stack.append(found)
 
     def call(self) -> None:
         function, args = self.pop(2)
-        if not isinstance(function, Global) or not isinstance(args, tuple):
+        if not isinstance(function, Global) or type(args) is not tuple:
             raise self.source.error("the pickle calls something that is not a name", self.position)
         if function in (ORDERED, TUPLE):
             items = args[0] if args else ()
-            if len(args) > 1 or not isinstance(items, (list, tuple)):
+            if len(args) > 1 or type(items) not in (list, tuple):
                 raise self.source.error(
                     f"the pickle calls {function.name} with something else than a list", self.position
                 )
@@ -186,12 +199,14 @@ class _Machine:
             raise self.source.error("the pickle puts items into something that is no dictionary", self.position)
         for key, value in zip(items[::2], items[1::2], strict=True):
             if self.key(key) in target:
-                raise self.source.error(f"key {key!r} occurs twice", self.position)
+                raise self.source.error(f"key {shown(key)} occurs twice", self.position)
             target[key] = value
 
     def key(self, value: Any) -> Key:
         if not isinstance(value, Key):
             raise self.source.error(f"the pickle has a {type(value).__name__} for a key, not a name", self.position)
+        if type(value) is int and value.bit_length() > _WIDEST_KEY:
+            raise self.source.error(f"the pickle has a key of {value.bit_length()} bits", self.position)
         return value
 
     def extend(self, items: list[Any]) -> None:
@@ -241,7 +256,7 @@ _ACTIONS: dict[int, Callable[[_Machine], Any]] = {
     ord("R"): lambda m: m.call(),
     0x81: lambda m: m.call(),
     ord("b"): lambda m: m.build(),
-    ord("Q"): lambda m: m.stack.append(Persistent(*m.pop(1))),
+    ord("Q"): lambda m: m.stack.append(Persistent(m.pop(1)[0])),
     ord("q"): lambda m: _remember(m, m.unpack("<B")),
     ord("r"): lambda m: _remember(m, m.unpack("<I")),
     0x94: lambda m: _remember(m, len(m.memo)),
@@ -259,39 +274,54 @@ def numpy_array(source: Source, value: Any, name: str) -> Array | None:
 
 
 def _described(source: Source, value: Call, name: str) -> Array | None:
+    what = f"what makes tensor '{name}'"
     if value.function in SCALAR:
-        dtype, data = value.args
+        dtype, data = _exactly(source, value.args, 2, what)
         return _array(source, dtype, (), data, "C", name)
     if value.function in FROMBUFFER:
-        data, dtype, shape, order = value.args
-        return _array(source, dtype, shape, data, order, name)
-    if value.function in RECONSTRUCT and value.args[0] == NDARRAY and isinstance(value.state, tuple):
-        _, shape, dtype, fortran, data = value.state
+        data, dtype, shape, order = _exactly(source, value.args, 4, what)
+        return _array(source, dtype, shape, data, typed.text(source, order, f"the order of tensor '{name}'", 1), name)
+    if value.function in RECONSTRUCT and value.args and value.args[0] == NDARRAY and type(value.state) is tuple:
+        _, shape, dtype, fortran, data = _exactly(source, value.state, 5, what)
+        if type(fortran) not in (bool, int):
+            raise source.error(f"the order of tensor '{name}' is {shown(fortran)}, neither true nor false")
         return _array(source, dtype, shape, data, "F" if fortran else "C", name)
     return None
+
+
+def _exactly(source: Source, args: tuple[Any, ...], count: int, what: str) -> tuple[Any, ...]:
+    if len(args) != count:
+        raise source.error(f"{what} has {len(args)} parts, not {count}")
+    return args
 
 
 def _array(source: Source, dtype: Any, shape: Any, data: Any, order: str, name: str) -> Array:
     kind, data = _dtype(source, dtype, name), _bytes(source, data, name)
     expected = nbytes(source, kind, shape, name)
     if len(data) != expected:
-        raise source.error(f"tensor '{name}' of {kind} {shape} needs {expected} bytes, the pickle holds {len(data)}")
+        raise source.error(
+            f"tensor '{name}' of {kind} {shown(tuple(shape), 200)} needs {expected} bytes, "
+            f"the pickle holds {len(data)}"
+        )  # fmt: skip
     return view(data, kind, shape) if order == "C" else view(data, kind, shape[::-1]).T
 
 
 def _dtype(source: Source, value: Any, name: str) -> np.dtype[Any]:
     """bool, integer, float and complex types only: never objects, records or text."""
-    if isinstance(value, Call) and value.function == DTYPE and isinstance(value.args[0], str):
-        code = value.args[0].lstrip("<>|=")
+    if isinstance(value, Call) and value.function == DTYPE and value.args:
+        code = typed.text(source, value.args[0], f"the dtype of tensor '{name}'", 8).lstrip("<>|=")
         if code[:1] in tuple("biufc") and code[1:].isdecimal() and len(code) < 4:
-            order = value.state[1] if isinstance(value.state, tuple) else "<"
-            return np.dtype(code).newbyteorder(">" if order == ">" else "<")
+            order: Any = value.state[1] if type(value.state) is tuple and len(value.state) > 1 else "<"
+            big = typed.text(source, order, f"the byte order of tensor '{name}'", 1) == ">"
+            return np.dtype(code).newbyteorder(">" if big else "<")
     raise source.error(f"tensor '{name}' is no array of numbers")
 
 
 def _bytes(source: Source, value: Any, name: str) -> memoryview:
-    if isinstance(value, Call) and value.function == ENCODE and value.args[1] in ("latin1", "latin-1"):
-        value = value.args[0]  # protocol 2 writes bytes as text
+    if isinstance(value, Call) and value.function == ENCODE:  # protocol 2 writes bytes as text
+        value, encoding = _exactly(source, value.args, 2, f"what makes the bytes of tensor '{name}'")
+        if typed.text(source, encoding, f"the encoding of tensor '{name}'", 8) not in ("latin1", "latin-1"):
+            raise source.error(f"tensor '{name}' is text in the encoding {shown(encoding)}, not in latin1")
     if isinstance(value, str):
         source.copying(len(value), name)
         return memoryview(value.encode("latin-1"))
@@ -312,9 +342,7 @@ def _leaves(source: Source, value: Any, prefix: str, depth: int, entries: Iterat
     if depth > 16:
         raise source.error(f"'{prefix[:80]}' is nested more than 16 deep")
     for key, item in value.items():
-        name = f"{prefix}.{key}" if prefix else str(key)
-        if len(name) > LONGEST_NAME:
-            raise source.error(f"a name of {len(name)} characters: '{name[:80]}'...")
+        name = source.named(f"{prefix}.{key}" if prefix else str(key))
         if next(entries) > MOST_TENSORS:  # tables without a leaf count too: a table may hold one many times
             raise source.error(f"more than {MOST_TENSORS} entries, at '{name[:80]}'")
         yield from _leaves(source, item, name, depth + 1, entries)

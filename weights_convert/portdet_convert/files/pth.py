@@ -15,12 +15,25 @@ from typing import Any, Literal
 import numpy as np
 
 from portdet.errors import PortdetError
+from portdet.outside import shown
 from portdet_convert.files import pickle_write as op
-from portdet_convert.files import pickles, zips
+from portdet_convert.files import pickles, typed, zips
 from portdet_convert.files.output import check_names, replacing
 from portdet_convert.files.pickles import Call, Global, Persistent
 from portdet_convert.files.remarks import pack
-from portdet_convert.files.source import BFLOAT16, Array, Arrays, Source, little, nbytes, raw, reader, view
+from portdet_convert.files.source import (
+    BFLOAT16,
+    MOST_TENSORS,
+    Array,
+    Arrays,
+    Contents,
+    Source,
+    little,
+    nbytes,
+    raw,
+    reader,
+    view,
+)
 
 STORAGES: dict[str, np.dtype[Any]] = {
     "FloatStorage": np.dtype("<f4"), "DoubleStorage": np.dtype("<f8"), "HalfStorage": np.dtype("<f2"),
@@ -40,13 +53,13 @@ Storage = Callable[[str], memoryview]
 
 
 @reader("torch file")
-def read(path: str | Path) -> Arrays:
-    """All tensors and numpy arrays by dotted path (`state_dict.conv.weight`), zip and legacy format.
+def read(path: str | Path) -> Contents:
+    """All tensors and numpy arrays by dotted path (`state_dict.conv.weight`), zip and legacy format, and remarks.
 
     Raises `PortdetError` for a pickle that names anything but tensors (a whole pickled model, or an attack).
     """
     source = Source(path)
-    table, storage, order = _legacy(source) if source.data[: len(MAGIC)] == MAGIC else _zip(source)
+    table, storage, order, remarks = _legacy(source) if source.data[: len(MAGIC)] == MAGIC else _zip(source)
     if not isinstance(table, dict):
         raise source.error(
             f"holds a {type(table).__name__}, not a table of tensors", fix="save model.state_dict() with torch"
@@ -61,11 +74,11 @@ def read(path: str | Path) -> Arrays:
             arrays[name] = array
     if not arrays:
         raise source.error("holds no tensors")
-    return arrays
+    return arrays, remarks
 
 
-def _zip(source: Source) -> tuple[Any, Storage, Order]:
-    found = zips.members(source)
+def _zip(source: Source) -> tuple[Any, Storage, Order, dict[str, str]]:
+    found, remarks = zips.members(source)
     roots = [name[: -len("data.pkl")] for name in found if name.endswith("/data.pkl")]
     if len(roots) != 1:
         raise source.error(f"is a zip with {len(roots)} members data.pkl, torch writes one")
@@ -86,24 +99,27 @@ def _zip(source: Source) -> tuple[Any, Storage, Order]:
             cache[key] = zips.stored(source, found[f"{root}data/{key}"])[0]
         return cache[key]
 
-    return table, storage, ">" if order == b"big" else "<"
+    return table, storage, ">" if order == b"big" else "<", remarks
 
 
-def _legacy(source: Source) -> tuple[Any, Storage, Order]:
+def _legacy(source: Source) -> tuple[Any, Storage, Order, dict[str, str]]:
     position, parts = 0, []
     for _ in range(5):  # magic number, protocol version, machine, the object, the keys of its storages
         part, position = pickles.load(source, position, source.size, _ALLOWED)
         parts.append(part)
     _, version, machine, table, keys = parts
-    if version != 1001:
-        raise source.error(f"legacy torch format {str(version)[:20]}, expected 1001", len(MAGIC))
-    if not isinstance(machine, dict) or not isinstance(keys, list):
+    if type(version) is not int or version != 1001:
+        raise source.error(f"legacy torch format {shown(version, 40)}, expected 1001", len(MAGIC))
+    if type(machine) is not dict or type(keys) is not list:
         raise source.error("its five pickles are not those of torch.save", position)
+    little_endian = machine.get("little_endian", True)
+    if type(little_endian) is not bool:
+        raise source.error(f"little_endian is {shown(little_endian, 40)}, neither true nor false", len(MAGIC))
     sizes = {key: dtype.itemsize for dtype, key, _ in (_storage(source, i.id) for i in _persistent(table))}
-    order: Order = "<" if machine.get("little_endian", True) else ">"
+    order: Order = "<" if little_endian else ">"
     found: dict[str, memoryview] = {}
-    for key in keys:
-        if not isinstance(key, str) or key not in sizes or key in found:
+    for key in typed.items(source, keys, "its list of storages", MOST_TENSORS):
+        if typed.text(source, key, "a storage's key") not in sizes or key in found:
             raise source.error("lists a storage twice, or one that no tensor uses", position)
         (count,) = struct.unpack(f"{order}q", source.bytes(position, 8, f"the length of storage {key}"))
         found[key] = source.bytes(position + 8, count * sizes[key], f"storage {key}")
@@ -112,7 +128,7 @@ def _legacy(source: Source) -> tuple[Any, Storage, Order]:
         raise source.error(f"{source.size - position} bytes follow the last storage", position)
     if lost := sorted(set(sizes) - set(found)):
         raise source.error(f"storage {lost[0]} is missing")
-    return table, found.__getitem__, order
+    return table, found.__getitem__, order, {}
 
 
 def _persistent(root: Any) -> list[Persistent]:
@@ -126,7 +142,7 @@ def _persistent(root: Any) -> list[Persistent]:
             seen.add(id(value))
             if isinstance(value, dict):
                 stack += value.values()
-            elif isinstance(value, (list, tuple)) and not isinstance(value, Global):
+            elif isinstance(value, (list, tuple)):
                 stack += value
             elif isinstance(value, Call):
                 stack += [value.args, value.state]
@@ -136,35 +152,44 @@ def _persistent(root: Any) -> list[Persistent]:
 def _storage(source: Source, pid: Any) -> tuple[np.dtype[Any], str, int]:
     """Dtype, key and number of values that a reference to a storage declares. Views of old torch are not known."""
     match pid:
-        case ("storage", Global("torch", kind), str(key), str(), int(count), *rest) if rest in ([], [None]):
-            return STORAGES[kind], key, count
+        case ("storage", Global("torch", kind), str(key), str(), int(count), *rest) if not rest or rest[0] is None:
+            if kind in STORAGES and len(rest) < 2:
+                key = typed.text(source, key, "a storage's key")
+                return STORAGES[kind], key, typed.whole(source, count, f"the length of storage '{key}'")
     raise source.error("a tensor lies in a storage of unknown kind", fix="save it again with a newer torch")
 
 
 def _tensor(source: Source, value: Any, name: str, storage: Storage, order: Order) -> Array | None:
-    if isinstance(value, Call) and value.function == _PARAMETER:
+    if isinstance(value, Call) and value.function == _PARAMETER and value.args:
         value = value.args[0]
     if not isinstance(value, Call) or value.function != _TENSOR:
         return None
-    (pid,), first, size, stride = value.args[:4]
-    kind, key, count = _storage(source, pid)
+    if len(value.args) < 4 or not isinstance(value.args[0], Persistent):
+        raise source.error(f"tensor '{name}' lies in no storage")
+    held, start, shape, steps = value.args[:4]
+    kind, key, count = _storage(source, held.id)
     dtype = kind.newbyteorder(order)
     data = storage(key)
     if len(data) != nbytes(source, dtype, [count], name):
         raise source.error(f"tensor '{name}': storage {key} declares {count} values, it holds {len(data)} bytes")
-    if not all(isinstance(n, int) for n in (first, *stride)):
-        raise source.error(f"tensor '{name}' has a stride that is no integer")
-    return _strided(source, view(data, dtype, [count]), first, tuple(size), tuple(stride), name)
+    first = typed.whole(source, start, f"the first value of tensor '{name}'")
+    stride = typed.wholes(source, steps, f"the stride of tensor '{name}'")
+    elements = nbytes(source, np.dtype("i1"), shape, name)
+    return _strided(source, view(data, dtype, [count]), first, tuple(shape), stride, elements, name)
 
 
 def _strided(
-    source: Source, flat: Array, first: int, size: tuple[int, ...], stride: tuple[int, ...], name: str
+    source: Source, flat: Array, first: int, size: tuple[int, ...], stride: tuple[int, ...], count: int, name: str
 ) -> Array:
-    """A view of the storage. More values than it has (an expanded tensor) count as copies: a tiny file stays tiny."""
-    count = nbytes(source, np.dtype("i1"), size, name)
+    """A view of the storage of `count` values. More than it has (an expanded tensor) count as copies: a tiny file
+    stays tiny."""
+    if len(size) != len(stride):
+        raise source.error(f"tensor '{name}' has {len(size)} sizes and {len(stride)} strides")
     last = first + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if count else first
     if first < 0 or min(stride, default=0) < 0 or last > len(flat) - bool(count):
-        raise source.error(f"tensor '{name}' {size} with stride {stride} from {first} exceeds its {len(flat)} values")
+        raise source.error(
+            f"tensor '{name}' {shown(size)} with stride {shown(stride)} from {first} exceeds its {len(flat)} values"
+        )
     if not count:
         return np.empty(size, flat.dtype)
     if count > len(flat):
@@ -197,7 +222,7 @@ def _pickle(arrays: Arrays) -> bytes:
         shape = [op.tuple_([op.integer(n) for n in values]) for values in (array.shape, _strides(array.shape))]
         hooks = op.name("collections", "OrderedDict") + op.EMPTY_TUPLE + op.REDUCE
         args = [op.tuple_(storage) + op.PERSISTENT, op.integer(0), *shape, op.FALSE, hooks]
-        parts += [op.text(name), op.name(*_TENSOR), op.tuple_(args), op.REDUCE]
+        parts += [op.text(name), op.name(_TENSOR.module, _TENSOR.name), op.tuple_(args), op.REDUCE]
     return b"".join([*parts, op.SETITEMS, op.STOP])
 
 

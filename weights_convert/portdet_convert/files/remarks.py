@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 
 _MAGIC = b"portdet:"
+MOST = 1000
+"""Remarks in a safetensors file, which may hold any number; the trainers' that write most have some dozens."""
 
 
 def pack(remarks: Mapping[str, str] | None) -> bytes:
@@ -24,4 +26,4 @@ def unpack(data: bytes | memoryview) -> dict[str, str]:
         found = json.loads(text.removeprefix(_MAGIC)) if text.startswith(_MAGIC) else {}
     except (ValueError, RecursionError):
         return {}
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()) else {}

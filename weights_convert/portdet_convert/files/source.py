@@ -20,9 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portdet.errors import PortdetError
+from portdet.outside import plain, shown
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
+Contents = tuple[Arrays, dict[str, str]]
+"""What a file holds: its arrays by name, and its remarks."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -30,7 +33,9 @@ R = TypeVar("R")
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 
 MOST_TENSORS = 100_000  # in one file; the largest models have some thousands
+MOST_DIMS = 32  # numpy's own limit
 LONGEST_NAME = 1000
+LONGEST_ERROR = 600  # characters of a message about a file, whose names may be long
 
 
 def as_float32(array: Array) -> Array:
@@ -55,21 +60,22 @@ class Source:
         self.path = Path(path)
         try:
             if not stat.S_ISREG(os.stat(self.path).st_mode):  # before open: opening a pipe would wait for a writer
-                raise PortdetError("is not a regular file", where=str(self.path), fix="give the weight file itself")
+                raise PortdetError("is not a regular file", where=plain(str(path)), fix="give the weight file itself")
             with self.path.open("rb") as file:
                 self.size = os.fstat(file.fileno()).st_size
                 if self.size == 0:
-                    raise PortdetError("is empty", where=str(self.path), fix="download or copy the file again")
+                    raise PortdetError("is empty", where=plain(str(path)), fix="download or copy the file again")
                 self.data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
                 self._copied = 0
+                self.steps = 0  # that its pickles have taken
         except OSError as error:
-            raise PortdetError(f"cannot be read: {error.strerror}", where=str(self.path)) from None
+            raise PortdetError(f"cannot be read: {error.strerror}", where=plain(str(path))) from None
 
     def error(self, what: str, offset: int | None = None, fix: str = "") -> PortdetError:
         """A `PortdetError` that names the file and the byte."""
         where = str(self.path) if offset is None else f"{self.path}, byte {offset}"
-        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in what)  # names may hold a terminal's commands
-        return PortdetError(shown, where=where, fix=fix)
+        said = plain(what[:LONGEST_ERROR]) + ("..." if len(what) > LONGEST_ERROR else "")
+        return PortdetError(said, where=plain(where), fix=fix)
 
     def bytes(self, offset: int, count: int, what: str) -> memoryview:
         """`count` bytes from `offset` on, as a view; `what` names them in the error when the file is too short."""
@@ -80,6 +86,17 @@ class Source:
                 fix="the file is truncated or damaged: download or copy it again",
             )
         return self.data[offset : offset + count]
+
+    def named(self, name: str, offset: int | None = None) -> str:
+        """`name`, which no tensor has that is longer than `LONGEST_NAME`."""
+        if len(name) > LONGEST_NAME:
+            raise self.error(f"a name of {len(name)} characters: '{name[:80]}'...", offset)
+        return name
+
+    def counted(self, count: int, what: str = "tensors") -> None:
+        """Raises where a file has more than `MOST_TENSORS` of something: before work is done on each of them."""
+        if count > MOST_TENSORS:
+            raise self.error(f"more than {MOST_TENSORS} {what}", fix="no model has so many: it is no weight file")
 
     def copying(self, count: int, name: str) -> None:
         """Counts the bytes that reading copies: twice the file at most, however often it refers to the same ones."""
@@ -105,12 +122,14 @@ class Source:
 
 def nbytes(source: Source, dtype: np.dtype[Any], shape: Sequence[int], name: str) -> int:
     """Bytes that the declared shape takes, in exact integers; an error if no array can have that shape."""
-    if not isinstance(shape, (tuple, list)) or not all(isinstance(n, int) for n in shape):
-        raise source.error(f"tensor '{name}' declares a shape that is no list of integers")
-    if len(shape) > 32:  # before the product: it may have millions of digits
-        raise source.error(f"tensor '{name}' declares {len(shape)} dimensions, 32 are possible")
+    if type(shape) not in (tuple, list):
+        raise source.error(f"tensor '{name}' declares a shape that is no list of integers: {shown(shape, 80)}")
+    if len(shape) > MOST_DIMS:  # before the product: it may have millions of digits
+        raise source.error(f"tensor '{name}' declares {len(shape)} dimensions, {MOST_DIMS} are possible")
+    if not all(type(n) is int for n in shape):
+        raise source.error(f"tensor '{name}' declares a shape that is no list of integers: {shown(shape, 80)}")
     if any(n < 0 or n >= 2**63 for n in shape) or math.prod(shape) >= 2**62:
-        raise source.error(f"tensor '{name}' declares the impossible shape {tuple(shape)}")
+        raise source.error(f"tensor '{name}' declares the impossible shape {shown(tuple(shape), 200)}")
     return math.prod(shape) * dtype.itemsize
 
 
@@ -143,8 +162,8 @@ def _naming(path: str | Path, kind: str) -> Iterator[None]:
         yield
     except DAMAGE as error:
         raise PortdetError(
-            f"is not a readable {kind}: {error or type(error).__name__}",
-            where=str(path),
+            f"is not a readable {kind}: {plain(str(error)[:LONGEST_ERROR]) or type(error).__name__}",
+            where=plain(str(path)),
             fix="the file is damaged: download or copy it again",
         ) from None
 

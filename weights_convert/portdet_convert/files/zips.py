@@ -5,17 +5,19 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
-from pathlib import Path
 
 from portdet_convert.files.remarks import unpack
 from portdet_convert.files.source import Source
 
+_ENTRY, _END, _END64 = b"PK\1\2", b"PK\5\6", 20 + 56  # marks of the directory; bytes before its end in zip64
 
-def members(source: Source) -> dict[str, zipfile.ZipInfo]:
-    """The archive's members by name.
 
-    Raises `PortdetError` for duplicates, encrypted or overlapping members, and bytes after the end.
+def members(source: Source) -> tuple[dict[str, zipfile.ZipInfo], dict[str, str]]:
+    """The archive's members by name, and the remarks, which are its comment.
+
+    Raises `PortdetError` for duplicates, encrypted or overlapping members, too many, and bytes after the end.
     """
+    source.counted(_entries(source), "members")
     found: dict[str, zipfile.ZipInfo] = {}
     with source.reading("the zip directory"), zipfile.ZipFile(source.path) as archive:
         for info in archive.infolist():
@@ -23,24 +25,28 @@ def members(source: Source) -> dict[str, zipfile.ZipInfo]:
                 raise source.error(f"member '{info.filename}' occurs twice", info.header_offset)
             if info.flag_bits & 1:
                 raise source.error(f"member '{info.filename}' is encrypted", info.header_offset)
-            found[info.filename] = info
+            found[source.named(info.filename, info.header_offset)] = info
         end = source.size - 22 - len(archive.comment)
         declared = int.from_bytes(source.data[end + 20 : end + 22], "little")  # of the comment, the last in the file
-        if bytes(source.data[end : end + 4]) != b"PK\x05\x06" or declared != len(archive.comment):
+        if bytes(source.data[end : end + 4]) != _END or declared != len(archive.comment):
             raise source.error("bytes follow the zip archive, or are missing", fix="it is damaged: copy it again")
     total = sum(info.compress_size for info in found.values())
     if total > source.size:  # each alone may fit: that is how a few megabytes become petabytes
         raise source.error(f"its members take {total} bytes of {source.size}: they overlap")
-    return found
+    return found, unpack(archive.comment)
 
 
-def metadata(path: str | Path) -> dict[str, str]:
-    """The remarks, which are the archive's comment; none in a file that is no zip (torch's legacy format)."""
-    source = Source(path)
-    if bytes(source.data[:2]) != b"PK":
-        return {}
-    with source.reading("the zip directory"), zipfile.ZipFile(source.path) as archive:
-        return unpack(archive.comment)
+def _entries(source: Source) -> int:
+    """Members that the directory lists, or a few more, from its bytes alone: `zipfile` makes an object of each."""
+    tail = max(source.size - 22 - 65_535, 0)  # the longest comment
+    end = bytes(source.data[tail:]).rfind(_END)
+    if end < 0:
+        return 0
+    length = int.from_bytes(source.data[tail + end + 12 : tail + end + 16], "little")
+    if length == 0xFFFFFFFF:  # zip64 says it elsewhere
+        at = tail + end - _END64
+        length = int.from_bytes(source.data[max(at + 40, 0) : max(at + 48, 0)], "little")
+    return bytes(source.data[max(tail + end - _END64 - length, 0) : tail + end]).count(_ENTRY)
 
 
 def stored(source: Source, info: zipfile.ZipInfo) -> tuple[memoryview, int]:
