@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from portdet.errors import PortdetError, plain, plain_lines
 
@@ -29,7 +29,7 @@ _DEEP = 3  # levels that are shown
 _SURROGATES = re.compile("[\ud800-\udfff]")
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a file's name may well hold what is no control and not printable
 
-Model = TypeVar("Model", bound=BaseModel)
+T = TypeVar("T")
 
 
 def shown(value: Any, limit: int = LONGEST_SHOWN) -> str:
@@ -85,6 +85,15 @@ def is_text(text: str) -> bool:
 
 def read_text(path: Path, *, most: int, fix: str = "") -> str:
     """A regular file of at most `most` bytes, as UTF-8. Never waits: a pipe is refused unopened."""
+    fix = fix or "check the path and that it is UTF-8 text"
+    try:
+        return read_bytes(path, most=most, fix=fix).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PortdetError(f"cannot be read: {error}", where=plain(str(path)), fix=fix) from None
+
+
+def read_bytes(path: Path, *, most: int, fix: str = "") -> bytes:
+    """A regular file of at most `most` bytes. Never waits, as `read_text`."""
     where = plain(str(path))
     try:
         about = os.stat(path)
@@ -92,26 +101,28 @@ def read_text(path: Path, *, most: int, fix: str = "") -> str:
             raise PortdetError("is not a regular file", where=where, fix=fix or "name the file itself")
         if about.st_size > most:
             raise PortdetError(f"has {about.st_size} bytes, at most {most} are read", where=where, fix=fix)
-        return path.read_bytes().decode("utf-8-sig")
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or not UTF-8
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or half a surrogate pair
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise PortdetError(
-            f"cannot be read: {plain(str(reason))}", where=where, fix=fix or "check the path and that it is UTF-8 text"
-        ) from None
+        raise PortdetError(f"cannot be read: {reason}", where=where, fix=fix or "check the path") from None
 
 
-def parse_json(text: str, where: str, fix: str = "") -> Any:
-    """JSON of at most `DEEPEST` levels. NaN and infinities, which JSON has not, are refused."""
+def parse_json(text: str, where: str, fix: str = "", *, shallow: bool = False) -> Any:
+    """JSON of at most `DEEPEST` levels. NaN and infinities, which JSON has not, are refused.
+
+    shallow: for files of 10^6 entries of which only checked values are used; NaN is taken, depth has Python's bound.
+    """
 
     def refuse(constant: str) -> Any:
         raise ValueError(f"{constant} is no JSON number")
 
     try:
-        value = json.loads(text, parse_constant=refuse)
+        value = json.loads(text, parse_constant=None if shallow else refuse)
     except (ValueError, RecursionError) as error:
         what = "nested too deeply" if isinstance(error, RecursionError) else plain(str(error)[:LONGEST_SHOWN])
         raise PortdetError(f"not valid JSON: {what}", where=where, fix=fix) from None
-    check_depth(value, where)
+    if not shallow:
+        check_depth(value, where)
     return value
 
 
@@ -126,10 +137,10 @@ def check_depth(value: Any, where: str) -> None:
     raise PortdetError(f"lists and maps are nested more than {DEEPEST} levels", where=where, fix="flatten the file")
 
 
-def checked(model: type[Model] | TypeAdapter[Model], value: Any, where: str, fix: str = "") -> Model:
-    """`value` as the pydantic model, or a `PortdetError` with pydantic's first complaint, its place and the value."""
+def checked(model: TypeAdapter[T], value: Any, where: str, fix: str = "") -> T:
+    """`value` as a pydantic adapter's model, or a `PortdetError` with the first complaint, its place and the value."""
     try:
-        return model.validate_python(value) if isinstance(model, TypeAdapter) else model.model_validate(value)
+        return model.validate_python(value)
     except ValidationError as error:
         raise complaint(error, where, fix) from None
 

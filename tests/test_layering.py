@@ -35,8 +35,8 @@ FRAMEWORKS = {
 }  # fmt: skip
 BACKENDS = {"portdet_torch", "portdet_mindspore", "portdet_paddle", "portdet_onnx"}
 LIBRARIES = {
-    "numpy", "cv2", "PIL", "yaml", "pydantic", "click", "rich", "safetensors", "pycocotools", "matplotlib", "psutil",
-    "scipy", "hotcoco",
+    "numpy", "cv2", "PIL", "yaml", "pydantic", "pydantic_core", "click", "rich", "safetensors", "pycocotools",
+    "matplotlib", "psutil", "scipy", "hotcoco",
 }  # fmt: skip
 OWN = {
     "portdet.cli": {"portdet_convert"},  # the command line brings files of any format to the rest

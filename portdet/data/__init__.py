@@ -13,6 +13,7 @@ from portdet.data.records import Dataset, Finding, Record, Report
 from portdet.data.scenes import read_scenes
 from portdet.data.voc import read_voc
 from portdet.errors import PortdetError
+from portdet.outside import shown
 
 __all__ = ["Dataset", "Finding", "Record", "Report", "open_datasets"]
 
@@ -26,7 +27,7 @@ def open_datasets(config: DataConfig, seed: int = 0) -> tuple[Dataset, Dataset]:
     train, val = open_dataset(config, "train"), open_dataset(config, "val")
     if (train.names, train.category_ids) != (val.names, val.category_ids):
         raise PortdetError(
-            f"training and validation set have other classes: {list(train.names)}, {list(val.names)}",
+            f"training and validation set have other classes: {shown(train.names)}, {shown(val.names)}",
             fix="give both files the same categories",
         )
     if config.fraction < 1:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from portdet.data.coco_file import CocoAnnotation, CocoFile, CocoImage, load_coco
 from portdet.data.files import ImageFiles, drop_unreadable
 from portdet.data.records import Dataset, Finding, Record, Report, clean, for_training
 from portdet.errors import PortdetError
+from portdet.outside import shown
 
 
 def read_coco(
@@ -27,20 +27,21 @@ def read_coco(
 
     Images come in the order of their ids. `names`, if given, must be the file's category names in that order.
     For training, crowd boxes (unless kept) and then images without a box over 1 px are dropped and counted.
-    Raises PortdetError for a file that is not COCO, for ids that point nowhere, and as the policies say.
+    Raises PortdetError for a file that is not COCO (see `load_coco`) and as the policies say. Images may be links to
+    other places: whoever made the folder decided that, and not the annotation file, whose names stay inside of it.
     """
-    content = _load(annotations)
+    file = load_coco(annotations)
     report = Report()
-    categories = sorted(content["categories"], key=lambda c: int(c["id"]))
-    found = tuple(str(c["name"]) for c in categories)
+    categories = sorted(file.categories, key=lambda category: category.id)
+    found = tuple(category.name for category in categories)
     if names and names != found:
         raise PortdetError(
-            f"data.names is {list(names)}, the categories by id are {list(found)}",
+            f"data.names is {shown([*names])}, the categories by id are {shown([*found])}",
             where=str(annotations),
             fix="leave data.names empty for COCO files",
         )
-    labels = {int(c["id"]): i for i, c in enumerate(categories)}
-    records = [clean(r, bad_box, report) for r in _records(content, labels, annotations)]
+    labels = {category.id: label for label, category in enumerate(categories)}
+    records = [clean(r, bad_box, report) for r in _records(file, labels)]
     for record in records:
         report.count(Finding.CROWD, record.name, int(record.crowd.sum()))
         report.count(Finding.NO_BOXES, record.name, int(not len(record.labels)))
@@ -51,53 +52,24 @@ def read_coco(
     return dataset
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PortdetError(
-            f"cannot read the annotation file: {error.strerror}", where=str(path), fix="check data.root and data.train"
-        ) from None
-    except ValueError as error:
-        raise PortdetError(f"not valid JSON: {error}", where=str(path)) from None
-    missing = {"images", "annotations", "categories"} - set(content if isinstance(content, dict) else ())
-    if missing:
-        raise PortdetError(f"no {sorted(missing)} in the file", where=str(path), fix="give a COCO instances file")
-    return dict(content)
+def _records(file: CocoFile, labels: dict[int, int]) -> list[Record]:
+    by_image: dict[int, list[CocoAnnotation]] = {image.id: [] for image in file.images}
+    for annotation in file.annotations:
+        by_image[annotation.image_id].append(annotation)
+    images = sorted(file.images, key=lambda image: image.id)
+    return [_record(image, by_image[image.id], labels) for image in images]
 
 
-def _records(content: dict[str, Any], labels: dict[int, int], where: Path) -> list[Record]:
-    by_image: dict[int, list[dict[str, Any]]] = {int(image["id"]): [] for image in content["images"]}
-    if len(by_image) != len(content["images"]):
-        raise PortdetError("two images have the same id", where=str(where))
-    for annotation in content["annotations"]:
-        if int(annotation["image_id"]) not in by_image:
-            raise PortdetError(
-                f"annotation {annotation['id']} names image {annotation['image_id']}, which is not listed",
-                where=str(where),
-            )
-        if int(annotation["category_id"]) not in labels:
-            raise PortdetError(
-                f"annotation {annotation['id']} has category {annotation['category_id']}, which is not listed",
-                where=str(where),
-                fix=f"known categories: {sorted(labels)}",
-            )
-        by_image[int(annotation["image_id"])].append(annotation)
-    images = sorted(content["images"], key=lambda image: int(image["id"]))
-    return [_record(image, by_image[int(image["id"])], labels) for image in images]
-
-
-def _record(image: dict[str, Any], annotations: list[dict[str, Any]], labels: dict[int, int]) -> Record:
-    xywh = np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4)
-    areas = [a.get("area", a["bbox"][2] * a["bbox"][3]) for a in annotations]
+def _record(image: CocoImage, annotations: list[CocoAnnotation], labels: dict[int, int]) -> Record:
+    areas = [a.bbox[2] * a.bbox[3] if a.area is None else a.area for a in annotations]
     return Record(
-        image_id=int(image["id"]),
-        name=str(image["file_name"]),
-        width=int(image["width"]),
-        height=int(image["height"]),
-        xywh=xywh,
-        labels=np.array([labels[int(a["category_id"])] for a in annotations], np.int32),
-        crowd=np.array([bool(a.get("iscrowd", 0)) for a in annotations], bool),
+        image_id=image.id,
+        name=image.file_name,
+        width=image.width,
+        height=image.height,
+        xywh=np.array([a.bbox for a in annotations], np.float64).reshape(-1, 4),
+        labels=np.array([labels[a.category_id] for a in annotations], np.int32),
+        crowd=np.array([a.iscrowd for a in annotations], bool),
         areas=np.array(areas, np.float64),
-        annotation_ids=np.array([a["id"] for a in annotations], np.int64),
+        annotation_ids=np.array([a.id for a in annotations], np.int64),
     )

@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import os
+import stat
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image as Pillow
 
+from portdet.data.coco_file import check_coco, load_json
+from portdet.data.masks import MOST_PIXELS
 from portdet.data.records import Finding, Image, Record, Report
 from portdet.errors import PortdetError
+from portdet.outside import shown
+
+warnings.filterwarnings("ignore", category=Pillow.DecompressionBombWarning)  # from half of MOST_PIXELS on
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """What images come in. Pillow knows fifty formats; some of them, as EPS, start a program to be drawn."""
+    Pillow.init()
+    wanted = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+    return tuple(name for name in wanted if name in Pillow.OPEN)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Pillow.Image]:
+    """An image file, its header read and nothing decoded. A pipe, which would be waited for, is refused unopened.
+
+    Raises what Pillow and the system raise, and ValueError for what is too large to be decoded.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("not a regular file")
+    with Pillow.open(path, formats=_formats()) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"{image.width}x{image.height} pixels, at most {MOST_PIXELS} are decoded")
+        yield image
 
 
 def read_image(path: Path) -> Image:
@@ -23,14 +54,19 @@ def read_image(path: Path) -> Image:
     boxes are in the stored orientation. Raises PortdetError for whatever cannot be decoded in full.
     """
     try:
-        with Pillow.open(path) as image:
+        with opened(path) as image:
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
             return np.asarray(image.convert("RGB"))
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and their own kinds
         raise PortdetError(
-            f"unreadable image: {error}", where=str(path), fix="replace the file, or set data.bad_image=skip"
+            f"unreadable image: {reason(error)}", where=str(path), fix="replace the file, or set data.bad_image=skip"
         ) from error
+
+
+def reason(error: Exception) -> str:
+    """What a decoder or the system says, without the path that stands before it anyway."""
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error))[:200]
 
 
 @dataclass
@@ -46,8 +82,10 @@ class ImageFiles:
 
     def segments(self, record: Record) -> list[Any]:
         if not self._segments and self.annotations:
-            listed = json.loads(self.annotations.read_text(encoding="utf-8"))["annotations"]
-            self._segments = {a["id"]: a["segmentation"] for a in listed if a.get("segmentation")}
+            content = load_json(self.annotations)
+            ids = [annotation.id for annotation in check_coco(content, self.annotations).annotations]
+            listed = zip(ids, content["annotations"], strict=True)
+            self._segments = {i: entry["segmentation"] for i, entry in listed if entry.get("segmentation")}
         try:
             return [self._segments[int(i)] for i in record.annotation_ids]
         except KeyError as error:
@@ -68,10 +106,10 @@ def drop_unreadable(
     order, batches and resume) does not depend on when a worker meets the bad file.
     """
     if policy == "error":
-        missing = [r.name for r in records if not (folder / r.name).is_file()]
+        missing = [r.name for r in records if not os.path.isfile(folder / r.name)]
         if missing:
             raise PortdetError(
-                f"{len(missing)} of {len(records)} images are missing, the first is {missing[0]}",
+                f"{len(missing)} of {len(records)} images are missing, the first is {shown(missing[0])}",
                 where=str(folder),
                 fix="check the image folder, or set data.bad_image=skip",
             )

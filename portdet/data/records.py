@@ -152,14 +152,11 @@ class Dataset:
 
     def masks(self, record: Record) -> NDArray[np.bool_]:
         """Masks (n, H, W) bool of the record's annotations, decoded on demand."""
-        from pycocotools import mask as coco
+        from portdet.data.masks import decode
 
         out = np.zeros((len(record.labels), record.height, record.width), bool)
         for i, segment in enumerate(self.source.segments(record)):
-            rle = segment
-            if isinstance(segment, list) or isinstance(segment["counts"], list):
-                rle = coco.frPyObjects(segment, record.height, record.width)
-            out[i] = coco.decode(coco.merge(rle) if isinstance(rle, list) else rle)
+            out[i] = decode(segment, record.height, record.width, record.name)
         return out
 
     def subset(self, indices: Sequence[int]) -> Dataset:

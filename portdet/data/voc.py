@@ -11,18 +11,22 @@ meaning is `iscrowd`. So difficult becomes crowd (counted): not trained on unles
 from __future__ import annotations
 
 import json
+import math
 import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image as Pillow
 
-from portdet.data.files import ImageFiles, drop_unreadable
+from portdet.data.files import ImageFiles, drop_unreadable, opened, reason
 from portdet.data.records import Dataset, Finding, Record, Report, clean, for_training
 from portdet.errors import PortdetError, nearest
+from portdet.outside import DEEPEST, LONGEST_NAME, below, plain, read_bytes, read_text, shown
 
+MOST_LIST, MOST_XML = 1 << 28, 1 << 24  # bytes of a list and of an image's annotation
+FARTHEST = 1e6  # pixels from the image's corner
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG")
 
 
@@ -90,7 +94,12 @@ def find_names(root: Path) -> tuple[str, ...]:
     files = sorted((root / "Annotations").glob("*.xml"))
     if not files:
         raise PortdetError("no Annotations/*.xml", where=str(root), fix="give the folder that holds Annotations/")
-    return tuple(sorted({_text(o, "name", f) for f in files for o in _parse(f).findall("object")}))
+    found = sorted({_text(o, "name", f) for f in files for o in _parse(f).findall("object")}, key=str)
+    if long := [name for name in found if len(name) > LONGEST_NAME]:
+        raise PortdetError(
+            f"a class name has {len(long[0])} characters", where=str(root), fix="correct the annotations"
+        )
+    return tuple(found)
 
 
 def splits(root: Path) -> list[str]:
@@ -101,13 +110,14 @@ def splits(root: Path) -> list[str]:
 
 def _split(path: Path) -> Sequence[str]:
     try:
-        stems = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise PortdetError(
-            f"cannot read the list of images: {error.strerror}", where=str(path), fix=_known_splits(path)
-        ) from None
+        lines = read_text(path, most=MOST_LIST).splitlines()
+    except PortdetError as error:
+        raise PortdetError(f"the list of images {error.what}", where=error.where, fix=_known_splits(path)) from None
+    stems = [line.split()[0] for line in lines if line.strip()]
     if not stems:
         raise PortdetError("the list names no image", where=str(path))
+    for stem in stems:
+        below(path, f"{stem}.xml", "the entry", "name files below Annotations/ without their suffix")
     return stems
 
 
@@ -116,28 +126,57 @@ def _known_splits(path: Path) -> str:
     return nearest(path.name, known) if known else "data.train and data.val are lists such as ImageSets/Main/train.txt"
 
 
+class _Tree(ElementTree.TreeBuilder):
+    """Refuses a document type, whose entities may be 10^9 characters or other files, and deep nesting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._deep = 0
+
+    def doctype(self, *_: Any) -> None:
+        raise ValueError("a document type is not taken")
+
+    def start(self, tag: Any, attrs: Any) -> ElementTree.Element:
+        self._deep += 1
+        if self._deep > DEEPEST:
+            raise ValueError(f"elements are nested more than {DEEPEST} levels")
+        return super().start(tag, attrs)
+
+    def end(self, tag: Any) -> ElementTree.Element:
+        self._deep -= 1
+        return super().end(tag)
+
+
 def _parse(path: Path) -> ElementTree.Element:
+    parser = ElementTree.XMLParser(target=_Tree())
     try:
-        return ElementTree.parse(path).getroot()
-    except OSError as error:
-        raise PortdetError(f"cannot read the annotation: {error.strerror}", where=str(path)) from None
-    except ElementTree.ParseError as error:
-        raise PortdetError(f"not valid XML: {error}", where=str(path)) from None
+        parser.feed(read_bytes(path, most=MOST_XML))
+        root: ElementTree.Element = parser.close()
+        return root
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that nobody knows
+        raise PortdetError(
+            f"not valid XML: {plain(str(error)[:200])}", where=str(path), fix="correct the annotation"
+        ) from None
 
 
 def _text(element: ElementTree.Element, key: str, where: Path) -> str:
-    text = element.findtext(key)
+    text = (element.findtext(key) or "").strip()
     if not text:
-        raise PortdetError(f"<{element.tag}> has no <{key}>", where=str(where))
-    return text.strip()
+        raise PortdetError(f"<{element.tag}> has no <{key}>", where=str(where), fix="correct the annotation")
+    return text
 
 
 def _number(element: ElementTree.Element, key: str, where: Path) -> float:
     text = _text(element, key, where)
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise PortdetError(f"<{key}> is '{text}', not a number", where=str(where)) from None
+        value = math.nan
+    if not abs(value) <= FARTHEST:
+        raise PortdetError(
+            f"<{key}> is {shown(text, 60)}, not a number of pixels", where=str(where), fix="correct the annotation"
+        )
+    return value
 
 
 def _record(
@@ -174,14 +213,24 @@ def _xywh(element: ElementTree.Element, where: Path) -> tuple[float, float, floa
 
 def _label(name: str, names: tuple[str, ...], where: Path) -> int:
     if name not in names:
-        raise PortdetError(f"unknown class '{name}'", where=str(where), fix=f"data.names: {nearest(name, names)}")
+        raise PortdetError(f"unknown class {shown(name)}", where=str(where), fix=f"data.names: {nearest(name, names)}")
     return names.index(name)
 
 
 def _image_name(folder: Path, stem: str, xml: ElementTree.Element) -> str:
-    """<filename> where that file exists (some tools leave the suffix out), else the stem with a usual suffix."""
+    """<filename> where that file exists in the folder, else the stem with a usual suffix.
+
+    Some tools leave the suffix out, others write the path on the machine that the image was labelled on.
+    """
     candidates = [xml.findtext("filename") or stem, *(stem + suffix for suffix in SUFFIXES)]
-    return next((name for name in candidates if (folder / name).is_file()), f"{stem}.jpg")
+    return next((name for name in candidates if _inside(folder, name)), f"{stem}.jpg")
+
+
+def _inside(folder: Path, name: str) -> bool:
+    try:
+        return os.path.isfile(below(folder, name, "<filename>"))
+    except PortdetError:
+        return False
 
 
 def _size(
@@ -191,12 +240,14 @@ def _size(
     size = xml.find("size")
     stated = (0, 0) if size is None else (int(_number(size, "width", where)), int(_number(size, "height", where)))
     try:
-        with Pillow.open(image) as opened:
-            actual = opened.size
-    except OSError as error:
-        if bad_image == "error" and image.is_file():
+        with opened(image) as header:
+            actual = header.size
+    except Exception as error:  # as in read_image
+        if bad_image == "error" and os.path.isfile(image):
             raise PortdetError(
-                f"unreadable image: {error}", where=str(image), fix="replace the file, or set data.bad_image=skip"
+                f"unreadable image: {reason(error)}",
+                where=str(image),
+                fix="replace the file, or set data.bad_image=skip",
             ) from None
         return stated
     report.count(Finding.SIZE_DIFFERS, stem, int(actual != stated))

@@ -192,7 +192,7 @@ def test_crowd_and_small_boxes_in_training(tmp_path: Path) -> None:
     [
         ({"annotations": [{"id": 1, "image_id": 9, "category_id": 7, "bbox": [0, 0, 9, 9]}]}, "image 9, which is not"),
         ({"annotations": [{"id": 1, "image_id": 5, "category_id": 1, "bbox": [0, 0, 9, 9]}]}, "category 1, which is"),
-        ({"images": [{"id": 5}, {"id": 5}]}, "same id"),
+        ({"images": [{"id": 5, "file_name": "a.png", "width": 40, "height": 30}] * 2}, "same id"),
         ({"annotations": []}, "no image has a box"),
     ],
 )
