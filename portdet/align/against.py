@@ -20,7 +20,8 @@ def rule_text(reference: Reference) -> str:
     return (
         f"passed if the {' and the '.join(judged(reference))} of every run (what it has of them) lie, at every epoch "
         f"that it and {reference.title} have, between the lowest and the highest curve there, widened by the spread "
-        "that is stated with them, up to their last epoch: such a run of theirs could have given this curve."
+        "that is stated with them, up to their last epoch: such a run of theirs could have given this curve. Undecided "
+        "where 0 lies between them at all these epochs, as what finds nothing would pass."
     )
 
 
@@ -84,6 +85,8 @@ def _check(backend: BackendRun, reference: Reference, metric: str) -> Check:
     last = max(allowed)
     if common[-1] < last:
         return Check(name, None, f"inside up to epoch {common[-1]}, but the curves go on to epoch {last}")
+    if all(not beside(0.0, allowed[epoch]) for epoch in common):
+        return Check(name, None, f"inside at all {len(common)} common epochs, but so is what finds nothing")
     ends = allowed[last]
     figures = f"{run[last]:.3f} at epoch {last}, allowed {ends[0]:.3f} to {ends[1]:.3f}"
     return Check(name, True, f"inside at all {len(common)} common epochs ({figures})")

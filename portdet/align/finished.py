@@ -53,7 +53,7 @@ def read_run(folder: Path, name: str, page: Path) -> BackendRun:
     if not rows:
         raise PortdetError(f"{folder} has no finished epoch", fix="train it further: portdet train --resume")
     facts: dict[str, str] = _json(folder / "session.json")
-    metrics = _json(folder / "metrics.json") or {key: rows[-1][key] for key in NAMES if key in rows[-1]}
+    scored = next((row for row in reversed(rows) if row.keys() & set(NAMES)), {})
     picture = folder / "val_batch.jpg"
     return BackendRun(
         name=name,
@@ -62,7 +62,7 @@ def read_run(folder: Path, name: str, page: Path) -> BackendRun:
         seconds=float(rows[-1].get("time", 0.0)),
         epochs=[dict(row) for row in rows],
         step_losses=[float(row["loss"]) for row in _steps(folder)],
-        metrics={key: value for key, value in metrics.items() if key != "classes"},
+        metrics={key: scored[key] for key in NAMES if key in scored},
         pictures={"predictions": os.path.relpath(picture, page)} if picture.is_file() else {},
         environment=facts,
     )

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from portdet.report.align_run import AlignRun, Check
+from portdet.report.align_reference import values_of
+from portdet.report.align_run import LAST, AlignRun, BackendRun, Check, final_score
 
 FIRST_STEP = 1e-4
 """Largest relative difference of the first step's losses. Healthy backends show 1e-7 to 1e-5 (float32 sums in another
@@ -29,7 +30,9 @@ def rule_text(margin: float) -> str:
     return (
         "passed if every backend starts from the same weights (bit for bit), sees the same batches and learning rates "
         f"at every step, agrees on every loss of the first step within {FIRST_STEP:g} relative, and ends within "
-        f"{margin:g} of the others in AP50 (mean of the last three epochs). One run each shows that nothing is grossly "
+        f"{margin:g} of the others in AP50 (mean of the last {LAST} validated epochs). Undecided where that cannot "
+        f"tell a right port from a wrong one: fewer than {LAST} such epochs, or a first backend whose AP50 is not "
+        "above the margin, as a model that learns nothing would pass. One run each shows that nothing is grossly "
         "different; it does not bound small differences."
     )
 
@@ -39,13 +42,15 @@ def judge(run: AlignRun, traces: Sequence[Trace], margin: float) -> None:
     names = [backend.name for backend in run.backends]
     run.rule_text = rule_text(margin)
     run.checks = [*exact_checks(traces, names), _final(run, margin)]
-    failed = [check for check in run.checks if not check.passed]
-    run.passed = not failed
-    if failed:
-        run.verdict = f"Different: {failed[0].name}: {failed[0].detail}."
-    else:
-        finals = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, final_ap50(run), strict=True))
+    states = [check.passed for check in run.checks]
+    run.passed = False if False in states else None if None in states else True
+    if run.passed:
+        finals = ", ".join(f"{backend.name} {final_score(backend):.3f}" for backend in run.backends)
         run.verdict = f"No difference beyond the stated bounds: final AP50 {finals}."
+    else:
+        first = run.checks[states.index(run.passed)]
+        word = "Different" if run.passed is False else "Undecided"
+        run.verdict = f"{word}: {first.name}: {first.detail}."
 
 
 def exact_checks(traces: Sequence[Trace], names: Sequence[str]) -> list[Check]:
@@ -62,15 +67,21 @@ def exact_checks(traces: Sequence[Trace], names: Sequence[str]) -> list[Check]:
     return checks
 
 
-def final_ap50(run: AlignRun) -> list[float]:
-    """Mean AP50 of the last three validated epochs of each backend."""
-    return [final_score(backend.epochs) for backend in run.backends]
+def blind(runs: Sequence[BackendRun], margin: float) -> str:
+    """Why final AP50s that agree within the margin show nothing, in words; '' where they show something.
 
-
-def final_score(epochs: Sequence[Mapping[str, float]], metric: str = "AP50") -> float:
-    """Mean over the last three validated epochs; NaN where there is none."""
-    values = [row[metric] for row in epochs if row.get(metric, -1) >= 0][-3:]
-    return sum(values) / len(values) if values else math.nan
+    The first run is the reference: what learns nothing has an AP50 of 0, and must not pass beside it.
+    """
+    finals = [final_score(run) for run in runs]
+    if all(map(math.isnan, finals)):
+        return "no run has an AP50"
+    if not finals[0] > margin:
+        return (
+            f"{runs[0].name}'s {finals[0]:.3f} is not above the margin {margin:g}, so a model that learns nothing "
+            "would pass, too: train longer, or set a smaller --margin"
+        )
+    epochs = min(len(values_of(run.epochs, "AP50")) for run in runs)
+    return f"only {epochs} of the {LAST} validated epochs whose mean is judged" if epochs < LAST else ""
 
 
 def _same(name: str, values: Sequence[object], names: Sequence[str], what: str) -> Check:
@@ -95,6 +106,14 @@ def _first_step(traces: Sequence[Trace]) -> Check:
 
 
 def _final(run: AlignRun, margin: float) -> Check:
-    finals = final_ap50(run)
-    apart = max(finals) - min(finals) if all(map(math.isfinite, finals)) else math.nan
-    return Check("final AP50", apart <= margin, f"apart by {apart:.3f} at most; margin {margin:g}")
+    finals = [final_score(backend) for backend in run.backends]
+    name, why = "final AP50", blind(run.backends, margin)
+    if len(finals) == 1:
+        return Check(name, None, f"{finals[0]:.3f}, and no other backend to compare it with")
+    if lacking := [backend.name for backend, value in zip(run.backends, finals, strict=True) if math.isnan(value)]:
+        return Check(name, None, why) if len(lacking) == len(finals) else Check(name, False, f"{lacking[0]} has none")
+    apart = max(finals) - min(finals)
+    detail = f"apart by {apart:.3f} at most; margin {margin:g}"
+    if apart > margin:
+        return Check(name, False, detail)
+    return Check(name, None if why else True, f"{detail}; {why}" if why else detail)

@@ -7,13 +7,24 @@ found in the same images, and what everything ran on.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 
 from portdet.errors import PortdetError
 from portdet.files import write_text
-from portdet.report.align_run import AlignRun, Rows, epoch_table, loss_table, metric_table
+from portdet.report.align_reference import values_of
+from portdet.report.align_run import (
+    LAST,
+    AlignRun,
+    BackendRun,
+    Rows,
+    epoch_table,
+    final_score,
+    loss_table,
+    metric_table,
+)
 from portdet.report.align_tables import against_cells, difference, loss_number, number, relative, shown_metrics
 from portdet.report.html import COLOURS, document, section, swatch, table, words_table
 from portdet.report.progress import duration
@@ -56,7 +67,7 @@ def parts(run: AlignRun, folder: Path) -> list[Part]:
         ("Checks", "", _checks(run) if run.checks else ""),
         _against(run),
         ("AP per epoch", "On the same validation images, after each epoch.", _epochs(run)),
-        ("At the end", _FINAL_NOTE, _final(run)),
+        ("At the last validated epoch", _FINAL_NOTE, _final(run)),
         ("Loss at some steps", _LOSS_NOTE, _losses(run) if any(b.step_losses for b in run.backends) else ""),
         *_pictures(run, folder),
         ("Ran on", "", _environment(run)),
@@ -89,16 +100,16 @@ def _cards(run: AlignRun) -> str:
     cards = []
     for index, backend in enumerate(run.backends):
         facts = {
-            "AP": number(_defined(backend.metrics, "AP")),
+            "AP": number(_score(run, backend, "AP")[0]),
             "version": backend.version,
             "device": backend.device,
             "time": duration(backend.seconds) if backend.seconds else "",
         }
+        score, when = _score(run, backend, "AP50")
         rows = "".join(f"<dt>{k}</dt><dd>{escape(v)}</dd>" for k, v in facts.items() if v)
         cards.append(
             f'<div class="card"><h3>{swatch(index)}{escape(backend.name)}</h3>'
-            f'<div class="big">{number(_defined(backend.metrics, "AP50"))}</div>'
-            f'<div class="quiet">AP50 at the end</div><dl>{rows}</dl></div>'
+            f'<div class="big">{number(score)}</div><div class="quiet">AP50, {when}</div><dl>{rows}</dl></div>'
         )
     return f'<div class="cards">{"".join(cards)}</div>'
 
@@ -262,6 +273,10 @@ def _data_uri(path: Path) -> str:
         raise PortdetError(f"cannot read picture {path}: {error.strerror}", fix=fix) from None
 
 
-def _defined(metrics: Mapping[str, float], name: str) -> float | None:
-    value = metrics.get(name, -1.0)
-    return value if value >= 0 else None
+def _score(run: AlignRun, backend: BackendRun, metric: str) -> tuple[float | None, str]:
+    """The number that the verdict speaks of, and when it was measured."""
+    value, when = final_score(backend, metric), f"mean of the last {LAST} validated epochs"
+    if run.intro:  # held against curves, epoch by epoch
+        epoch, value = next(reversed(values_of(backend.epochs, metric).items()), (0, math.nan))
+        when = f"at epoch {epoch}"
+    return (None, "never validated") if math.isnan(value) else (value, when)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ class BackendRun:
     """One backend's training.
 
     `epochs`: rows as in results.csv (`epoch`, `AP`, `AP50`, losses). `step_losses`: the total loss of every step,
-    from step 1. `metrics`: COCO's twelve numbers at the end, -1 where undefined. `pictures`: name -> file, relative
-    to the JSON's folder. `environment`: what it ran on, as shown.
+    from step 1. `metrics`: COCO's twelve numbers of the last validated epoch, as far as they are defined. `pictures`:
+    name -> file, relative to the JSON's folder. `environment`: what it ran on, as shown.
     """
 
     name: str
@@ -89,6 +90,15 @@ class AlignRun:
             return cls.from_json(Path(path).read_text(encoding="utf-8"), where=str(path))
         except OSError as error:
             raise PortdetError(f"cannot read {path}: {error.strerror}", fix="run `portdet align` first") from None
+
+
+LAST = 3  # validated epochs whose mean is a run's final score
+
+
+def final_score(run: BackendRun, metric: str = "AP50") -> float:
+    """The score that a run is judged by and shown with: the mean over its last three validated epochs; NaN if none."""
+    values = list(values_of(run.epochs, metric).values())[-LAST:]
+    return sum(values) / len(values) if values else math.nan
 
 
 def epoch_table(run: AlignRun, metric: str) -> Rows:

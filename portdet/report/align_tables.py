@@ -117,7 +117,7 @@ def markdown(run: AlignRun) -> str:
             *against,
             "AP50 (AP) per epoch:",
             _markdown_table(["epoch", *names, "largest difference of AP50"], per_epoch),
-            "At the end:",
+            "At the last validated epoch:",
             _markdown_table(["COCO", *names, "largest difference"], final),
         ]
     )

@@ -69,6 +69,22 @@ def test_what_ends_early_or_has_no_known_spread_is_undecided() -> None:
     assert "0.080 outside of its curves at most, at epoch 2; no run-to-run spread is stated" in unknown.verdict
 
 
+@pytest.mark.parametrize("spread", [0.02, 0.03])
+def test_curves_that_finding_nothing_would_follow_are_undecided(spread: float) -> None:
+    low = Reference(
+        "low", "", "", {"one": [{"epoch": e, "AP": 0.01 * e} for e in (1, 2)]}, {"AP": [[1, spread], [2, spread]]}
+    )
+    run = judged({1: 0.012, 2: 0.018}, low)
+    assert run.passed is None
+    assert run.verdict.startswith(
+        "Undecided against low: torch, AP: inside at all 2 common epochs, but so is what finds"
+    )
+    assert judged({1: 0.0, 2: 0.0}, low).passed is None
+    sharper = Reference("low", "", "", low.curves, {"AP": [[1, 0.02], [2, 0.019]]})
+    assert judged({1: 0.012, 2: 0.018}, sharper).passed is True
+    assert judged({1: 0.0, 2: 0.0}, sharper).passed is False
+
+
 def test_nothing_in_common_is_an_error() -> None:
     with pytest.raises(PortdetError, match=r"no epoch in common: theirs has AP at epochs 2, 4, torch at 1, 3\n"):
         judged({1: 0.4, 3: 0.5})
@@ -193,16 +209,16 @@ def test_a_training_against_an_earlier_one(tmp_path: Path, capsys: pytest.Captur
     pytest.importorskip("torch", reason="torch is not installed")
     tiny = ["epochs=2", "train_count=8", "val_count=4", "batch=4", "imgsz=64", "scene_size=64", "workers=0"]
     words = ["align", "yolov3_scenes", "--backends", "torch", *tiny, f"project={tmp_path}"]
-    assert portdet(words) == 0
+    assert portdet(words) == 2, "one backend, and two epochs"
     earlier = tmp_path / "align" / "yolov3_scenes"
     capsys.readouterr()
-    assert portdet([*words, "--against", str(earlier), "--spread", "0.001"]) == 0
+    assert portdet([*words, "--against", str(earlier), "--spread", "0.001"]) == 2
     said = capsys.readouterr().out
-    assert "ok        torch, AP against yolov3_scenes: inside at all 2 common epochs" in said
+    assert "undecided torch, AP against yolov3_scenes: inside at all 2 common epochs, but so is" in said
     assert "ok        initial weights" in said
     assert portdet(["align", "--against", str(earlier), str(earlier / "torch"), f"project={tmp_path}"]) == 2
     best = earlier / "torch" / "weights" / "best.safetensors"
-    assert portdet([*words, f"pretrained={best}", "seed=3", "name=further"]) == 0
+    assert portdet([*words, f"pretrained={best}", "seed=3", "name=further"]) == 2
     start = load_file(tmp_path / "align" / "further" / "initial.safetensors")
     assert set(start) <= set(load_file(best))
     assert all(array.tobytes() == start[name].tobytes() for name, array in load_file(best).items() if name in start)
