@@ -1,7 +1,6 @@
 """`portdet`: the group of all commands, and how errors reach the user.
 
-Exit codes: 0 done; 1 an error, or a check that failed; 2 a wrong command line; 130 interrupted; 141 the reader of a
-pipe went away.
+`EXIT_CODES` is the one table of exit codes; `portdet --help` prints it, and docs/comparing.md repeats it.
 """
 
 from __future__ import annotations
@@ -38,6 +37,16 @@ COMMANDS = {
     "help": ("portdet.cli.help", "command", "Explain configuration keys, model fields or a command."),
 }
 
+EXIT_CODES = {
+    0: "done; of what compares (align, compare, weights diff): the same, by the rule that it states",
+    1: "an error, or a check that failed; of what compares: different",
+    2: "a wrong command line; of what compares: undecided",
+    3: "of what compares: it could not run, for a wrong command line, too",
+    130: "interrupted by Ctrl-C or SIGTERM; what could be saved is saved",
+    141: "the reader of a pipe went away",
+}
+_COMPARING = ("portdet align", "portdet compare", "portdet weights diff")
+
 
 class Commands(click.Group):
     """Imports a command's module when the command is called."""
@@ -62,6 +71,8 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), line) for code, line in EXIT_CODES.items()])
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -82,7 +93,8 @@ def run(args: Sequence[str] | None = None) -> int:
         return end.exit_code
     except click.ClickException as error:
         error.show()
-        return error.exit_code
+        at = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
+        return 3 if at in _COMPARING else error.exit_code
     except PortdetError as error:
         from portdet.train.interrupt import Interrupted
 

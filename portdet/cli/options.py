@@ -37,7 +37,11 @@ class ConfigCommand(click.Command):
         self.keys = tuple(keys)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        rest, words = self.split(args)
+        try:
+            rest, words = self.split(args)
+        except click.UsageError as error:
+            error.ctx = ctx  # to say of which command
+            raise
         left = super().parse_args(ctx, rest)
         ctx.params["overrides"] = tuple(words)
         return left

@@ -165,7 +165,7 @@ def test_errors_come_before_any_folder(
 
 
 def test_without_words_there_is_nothing_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["align"]) == 2
+    assert run(["align"]) == 3
     assert "name a configuration, run folders, or --resume FOLDER" in capsys.readouterr().err
 
 

@@ -156,3 +156,24 @@ def test_python_dash_m_works_and_a_closed_pipe_is_no_error(tiny: str) -> None:
     )
     os.close(write)
     assert (child.returncode, child.stderr) == (141, b"")
+
+
+def test_one_table_of_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    page = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text()
+    for code, words in cli.EXIT_CODES.items():
+        assert f"{code} {words}" in said
+        assert f"| {code} | {words} |" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("train --nosuch", 2), ("val", 2), ("weights show", 2), ("nosuch", 2), ("weights nosuch", 2),
+        ("align --nosuch", 3), ("align", 3), ("compare", 3), ("compare a --nosuch", 3), ("weights diff a", 3),
+        ("align nosuch", 3), ("compare nosuch1 nosuch2", 3), ("weights diff nosuch1 nosuch2", 3), ("val nosuch", 1),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_is_never_undecided(words: str, code: int) -> None:
+    assert cli.run(words.split()) == code

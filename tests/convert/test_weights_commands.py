@@ -192,5 +192,5 @@ def test_diff_of_an_unknown_model(run: Run) -> None:
 
 def test_diff_of_a_file_that_cannot_be_read(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     save_file({"x": f4(1)}, "a.safetensors")
-    assert portdet(["weights", "diff", "a.safetensors", "absent"]) == 2
+    assert portdet(["weights", "diff", "a.safetensors", "absent"]) == 3
     assert "error: absent: cannot be read: No such file" in capfd.readouterr().err

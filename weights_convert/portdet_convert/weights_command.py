@@ -108,13 +108,13 @@ def diff(
 ) -> None:
     """Compare two files tensor by tensor, under canonical names, in the order of the network.
 
-    Exit code 0: the same; 1: something differs; 2: a file cannot be read.
+    Exit code 0: the same; 1: something differs; 3: a file cannot be read.
     """
     try:
         first, second, naming = _by_name(_open(a, model, cfg), _open(b, model, cfg))
     except PortdetError as error:
         click.echo(f"error: {error}", err=True)
-        context.exit(2)
+        context.exit(3)
     table = Table("name", "difference", "values", "largest", "relative", "at")
     names = [*first, *(name for name in second if name not in first)]
     worst: tuple[float, str] = (-1.0, "")
