@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (
     {"errors", "outside", "__version__"},
-    {"config", "files", "child", "console", "ranks", "heap", "cores", "plain_yaml", "section"},
+    {"config", "files", "child", "console", "ranks", "heap", "cores", "plain_yaml", "section", "settings"},
     {"ir", "ops", "spec"},  # the core: ops are methods of the graph's values, a spec traces itself
     {"passes", "lower", "reference", "assign"},
     {"losses", "session", "shadow"},
