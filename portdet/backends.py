@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import entry_points
@@ -85,30 +85,6 @@ def import_source(path: Path) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def check_weights(given: Mapping[str, Any], names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise unless every weight is there, none is unknown, and shapes agree. shapes: by canonical name."""
-    if missing := [name for name in names if name not in given]:
-        raise PortdetError(f"{len(missing)} weights missing, first '{missing[0]}'", fix=nearest(missing[0], given))
-    if unknown := [name for name in given if name not in names]:
-        raise PortdetError(f"{len(unknown)} unknown weights, first '{unknown[0]}'", fix=nearest(unknown[0], names))
-    for name, shape in shapes.items():
-        if tuple(given[name].shape) != shape:
-            raise PortdetError(f"weight '{name}' is {shape} in the model, {tuple(given[name].shape)} in the file")
-
-
-def split_state(state: Mapping[str, Array], *, keeps_ema: bool) -> tuple[Arrays, Arrays, Arrays]:
-    """`Session.state()` as weights, momentum and EMA by canonical name; raises where only one side keeps an EMA."""
-    parts: dict[str, Arrays] = {"weights": {}, "momentum": {}, "ema": {}}
-    for key, array in state.items():
-        part, _, name = key.partition("/")
-        if part not in parts:
-            raise PortdetError(f"'{key}' is no part of a state", fix=nearest(part, parts))
-        parts[part][name] = array
-    if keeps_ema != bool(parts["ema"]):
-        raise PortdetError("the state and this run disagree on keeping an EMA", fix="resume with the same ema.kind")
-    return parts["weights"], parts["momentum"], parts["ema"]
 
 
 @contextmanager

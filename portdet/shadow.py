@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -13,14 +13,15 @@ from portdet.session import Array, Arrays
 
 
 class Shadow(Protocol):
-    """A moving average of a session's weights, by canonical name."""
+    """A moving average of a session's weights, by canonical name. It is made with its values: none is ever empty."""
 
     def update(self, decay: float) -> None: ...
 
     def arrays(self) -> Arrays:
         """Copies."""
 
-    def load(self, arrays: Mapping[str, Array]) -> None: ...
+    def load(self, arrays: Mapping[str, Array]) -> None:
+        """Go on from other values, of the same names and shapes."""
 
 
 SMALL = 1 << 14  # values: below it the call costs more than the memory
@@ -28,7 +29,8 @@ Piece = tuple[str, int, int]  # a weight, and the first and last + 1 of its valu
 
 
 class HostShadow:
-    """For weights in a CPU's memory. view(name): the weight as it is now, an array that shares its memory.
+    """For weights in a CPU's memory. start: the average's first values, of all weights. view(name): the weight as it is
+    now, an array that shares its memory.
 
     The update is one pass over memory, which is all it costs. Milliseconds for the 62 M values of YOLOv3 on one core:
     cv2.addWeighted in place 19, numpy in pieces of 1 MB 35; Paddle's `scale_` and `add_` 125, its `lerp_` 205;
@@ -37,13 +39,10 @@ class HostShadow:
     the 297 small weights, whose calls took 3 ms more, lie in one row.
     """
 
-    def __init__(self, names: Collection[str], view: Callable[[str], Array], threads: int) -> None:
-        self.names, self.view, self.threads = list(names), view, max(threads, 1)
-        self.values: Arrays = {}
-        self.small: list[str] = []
-        self.row = np.zeros((1, 0), np.float32)  # the memory of all small values, in the order of `small`
-        self.shares: list[list[Piece]] = []
+    def __init__(self, start: Mapping[str, Array], view: Callable[[str], Array], threads: int) -> None:
+        self.names, self.view, self.threads = list(start), view, max(threads, 1)
         self.pool = ThreadPoolExecutor(self.threads)  # OpenCV frees the interpreter
+        self.load(start)
 
     def update(self, decay: float) -> None:
         views = {name: self.view(name).reshape(1, -1) for name in self.names}
@@ -66,9 +65,10 @@ class HostShadow:
         return {name: array.copy() for name, array in self.values.items()}
 
     def load(self, arrays: Mapping[str, Array]) -> None:
-        self.values = {name: np.array(arrays[name], np.float32, order="C") for name in self.names}
+        self.values: Arrays = {name: np.array(arrays[name], np.float32, order="C") for name in self.names}
         self.small = [name for name in self.names if self.values[name].size < SMALL]
         parts = [self.values[name] for name in self.small]
+        # the memory of all small values, in the order of `small`
         self.row = np.concatenate([np.zeros(0, np.float32), *(part.reshape(-1) for part in parts)])[np.newaxis]
         ends = np.cumsum([part.size for part in parts])
         for name, part, end in zip(self.small, parts, ends, strict=True):

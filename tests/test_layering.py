@@ -17,7 +17,7 @@ LAYERS = (
     {"config", "files", "child", "console", "ranks", "heap", "cores", "plain_yaml", "section", "settings"},
     {"ir", "ops", "spec"},  # the core: ops are methods of the graph's values, a spec traces itself
     {"passes", "lower", "reference", "assign"},
-    {"losses", "session", "shadow"},
+    {"losses", "session", "shadow", "state"},
     {"postprocess", "data", "versions"},
     {"models"},
     {"evaluate", "backends"},

@@ -13,9 +13,9 @@ from portdet_mindspore.arrays import copy_in, to_numpy
 
 
 class DeviceShadow:
-    """Parameters beside the model's, one compiled update."""
+    """Parameters beside the model's, one compiled update. start: their first values, of all of `live`."""
 
-    def __init__(self, live: Mapping[str, Any]) -> None:
+    def __init__(self, live: Mapping[str, Any], start: Mapping[str, Array]) -> None:
         self.names = list(live)
         weights = ms.ParameterTuple(list(live.values()))
         self.shadow = weights.clone("ema", init="zeros")
@@ -27,6 +27,7 @@ class DeviceShadow:
             return decay
 
         self.run = ms.jit(update)
+        self.load(start)
 
     def update(self, decay: float) -> None:
         self.run(ms.Tensor(decay, ms.float32))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import mindspore as ms
@@ -12,8 +11,7 @@ from mindspore import communication, ops
 from mindspore.mint.distributed import all_gather_object
 
 from portdet.errors import PortdetError
-from portdet.ranks import Place, shared
-from portdet.session import Array
+from portdet.ranks import Place
 
 
 def join(place: Place) -> None:
@@ -38,16 +36,6 @@ def gather(value: Any, place: Place) -> list[Any]:
     told = [None] * place.world
     all_gather_object(told, value)
     return told
-
-
-def check_same(arrays: Mapping[str, Array], place: Place) -> None:
-    """Raise on all ranks unless they hold the same arrays."""
-    digest = hashlib.sha256()
-    for name, array in arrays.items():
-        digest.update(name.encode() + array.tobytes())
-    found = len(set(gather(digest.digest(), place)))
-    if found > 1:
-        raise shared(PortdetError(f"the ranks hold {found} different sets of weights", fix="load the same on each"))
 
 
 def average(values: Any, gradients: Sequence[Any], place: Place) -> tuple[Any, list[Any]]:

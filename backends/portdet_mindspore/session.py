@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 import numpy as np
 
-from portdet.backends import check_weights, import_source, split_state, watched
+from portdet.backends import import_source, watched
 from portdet.cores import cores
 from portdet.errors import PortdetError
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
 from portdet.shadow import HostShadow, Shadow
+from portdet.state import Stateful
 from portdet_mindspore.arrays import copy_in, to_numpy, to_tensor
 from portdet_mindspore.device import use_device
 from portdet_mindspore.ema import DeviceShadow
 from portdet_mindspore.graph import compiled
-from portdet_mindspore.ranks import average, check_same, follow_first, gather, join
+from portdet_mindspore.ranks import average, follow_first, gather, join
 from portdet_mindspore.step import Trained, make_backward, make_update
 from portdet_mindspore.sync_norm import batch_norms, share_statistics
 
 
-class MindSporeSession:
+class MindSporeSession(Stateful):
     """One generated cell, its momentum and its EMA on one device. Mode 'eager' is PyNative, 'compiled' graph mode."""
 
     backend = "mindspore"
@@ -38,36 +38,30 @@ class MindSporeSession:
                 f"precision '{options.precision}': mindspore runs float32 alone", fix="use --backend torch for float64"
             )
         ms.set_context(mode=ms.PYNATIVE_MODE)
-        self.place, self.mode, self.recipe, self.names = options.place, options.mode, recipe, dict(names)
+        self.place, self.mode, self.recipe = options.place, options.mode, recipe
         self.device = use_device(options.device, options.place)
         if self.place.world > 1:
             join(self.place)  # before the first tensor, as HCCL asks
         self.threads = options.threads or cores()
         self.model: Any = getattr(import_source(source), class_name)()
         parameters = dict(self.model.parameters_and_names())
-        self.live: dict[str, Any] = {name: parameters[native] for name, native in names.items()}
+        live = {name: parameters[native] for name, native in names.items()}
         self.kept: list[Any] = []  # statistics of batch norm, rank 0's
         if self.place.world > 1 and options.sync_bn:
             share_statistics(self.model, self.place)
         elif self.place.world > 1:
             self.kept = [p for norm in batch_norms(self.model) for p in (norm.moving_mean, norm.moving_variance)]
-        self._build_step()
-        self.shadow: Shadow | None = None
-        if recipe.ema:
-            self.shadow = (
-                HostShadow(self.live, lambda name: self.live[name].asnumpy(), self.threads)  # shares its memory
-                if self.device == "cpu"
-                else DeviceShadow(self.live)
-            )
+        self._build_step(live)
+        self._hold(live, {name: item.momentum for name, item in self.trained.items()})
 
-    def _build_step(self) -> None:
+    def _build_step(self, live: Mapping[str, Any]) -> None:
         recipe = self.recipe
         wanted = {name: group for group in recipe.groups for name in group.names}
-        for name, parameter in self.live.items():
+        for name, parameter in live.items():
             parameter.requires_grad = name in wanted
         self.trained: dict[str, Trained] = {}
         for name, group in wanted.items():
-            weight = self.live[name]
+            weight = live[name]
             momentum = ms.Parameter(ms.Tensor(np.zeros(weight.shape, np.float32)), f"momentum.{name}")
             self.trained[name] = Trained(weight, momentum, group.weight_decay, group.lr_scale)
         weights = ms.ParameterTuple([item.weight for item in self.trained.values()])
@@ -80,45 +74,17 @@ class MindSporeSession:
     def _compiled(self, function: Any) -> Any:
         return compiled(function) if self.mode == "compiled" else function
 
-    # ------------------------------------------------------------------ weights and state
-    def load_weights(self, weights: Mapping[str, Array]) -> None:
-        check_weights(weights, self.names, {name: tuple(p.shape) for name, p in self.live.items()})
-        if self.place.world > 1:
-            check_same(weights, self.place)
-        copy_in(self.live, weights)
-        momenta = {name: item.momentum for name, item in self.trained.items()}
-        copy_in(momenta, {name: np.zeros(momentum.shape) for name, momentum in momenta.items()})
-        if self.shadow is not None:
-            zero = self.recipe.ema_zero_start
-            self.shadow.load({name: np.zeros_like(weights[name]) if zero else weights[name] for name in self.live})
+    # ------------------------------------------------------------------ state
+    def _array(self, tensor: Any) -> Array:
+        return to_numpy(tensor)
 
-    def weights(self) -> Arrays:
-        return {name: to_numpy(parameter) for name, parameter in self.live.items()}
+    def _fill(self, tensors: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        copy_in(tensors, arrays)
 
-    def state(self) -> Arrays:
-        state = {f"weights/{name}": to_numpy(parameter) for name, parameter in self.live.items()}
-        state |= {f"momentum/{name}": to_numpy(item.momentum) for name, item in self.trained.items()}
-        if self.shadow is not None:
-            state |= {f"ema/{name}": array for name, array in self.shadow.arrays().items()}
-        return state
-
-    def load_state(self, state: Mapping[str, Array]) -> None:
-        weights, momentum, average = split_state(state, keeps_ema=self.shadow is not None)
-        self.load_weights(weights)
-        copy_in({name: item.momentum for name, item in self.trained.items()}, momentum)
-        if self.shadow is not None:
-            self.shadow.load(average)
-
-    @contextmanager
-    def ema_weights(self, correction: float = 1.0) -> Iterator[None]:
-        if self.shadow is None:
-            raise PortdetError("this run keeps no EMA", fix="set ema.kind")
-        raw = self.weights()
-        try:
-            copy_in(self.live, {name: array / np.float32(correction) for name, array in self.shadow.arrays().items()})
-            yield
-        finally:
-            copy_in(self.live, raw)
+    def _average(self, start: Arrays) -> Shadow:
+        if self.device == "cpu":
+            return HostShadow(start, lambda name: self.live[name].asnumpy(), self.threads)  # shares its memory
+        return DeviceShadow(self.live, start)
 
     # ------------------------------------------------------------------ steps
     def _backward(self, batch: Batch, loss_scale: float) -> tuple[dict[str, float], bool, Any]:
@@ -173,5 +139,6 @@ class MindSporeSession:
 
     def close(self) -> None:
         self.gather("closed")  # the group ends with its processes: so together
-        self.live, self.trained, self.updates, self.shadow = {}, {}, {}, None
+        self._release()
+        self.trained, self.updates = {}, {}
         self.model = self.backward = self.predictor = None

@@ -12,11 +12,11 @@ from portdet.session import Array, Arrays
 
 
 class DeviceShadow:
-    """Tensors beside the model's, one kernel each."""
+    """Tensors beside the model's, one kernel each. start: their first values, of all of `live`."""
 
-    def __init__(self, live: Mapping[str, Any]) -> None:
+    def __init__(self, live: Mapping[str, Any], start: Mapping[str, Array]) -> None:
         self.live = live
-        self.values: dict[str, Any] = {}
+        self.load(start)
 
     def update(self, decay: float) -> None:
         with paddle.no_grad():
@@ -27,4 +27,4 @@ class DeviceShadow:
         return {name: np.array(value.numpy()) for name, value in self.values.items()}
 
     def load(self, arrays: Mapping[str, Array]) -> None:
-        self.values = {name: paddle.to_tensor(array, dtype="float32") for name, array in arrays.items()}
+        self.values = {name: paddle.to_tensor(arrays[name], dtype="float32") for name in self.live}

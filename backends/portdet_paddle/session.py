@@ -5,28 +5,26 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 
-from portdet.backends import check_weights, import_source, split_state, watched
+from portdet.backends import import_source, watched
 from portdet.errors import PortdetError
 from portdet.heap import keep_freed_memory
-from portdet.ranks import shared
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
 from portdet.shadow import HostShadow, Shadow
-from portdet.train.fingerprint import weights_hash
+from portdet.state import Stateful
 from portdet_paddle.device import device_of_rank
 from portdet_paddle.ema import DeviceShadow
 from portdet_paddle.ranks import Alone, exchange
 from portdet_paddle.sync_norm import SyncBatchNorm2D
 
 
-class PaddleSession:
+class PaddleSession(Stateful):
     """One generated layer, its momentum and its EMA on one device; one rank of several, if `options.place` says so."""
 
     backend = "paddle"
@@ -42,74 +40,38 @@ class PaddleSession:
         self.ranks = exchange(self.place, self.device)
         if self.device == "cpu":
             keep_freed_memory()
-        self.mode, self.recipe, self.names = options.mode, recipe, dict(names)
+        self.mode, self.recipe = options.mode, recipe
         generated: Any = import_source(source)
         if self.place.world > 1 and self.sync_bn:
             generated.BatchNorm2D = SyncBatchNorm2D  # what its classes make
         self.model: Any = getattr(generated, class_name)()
         tensors = self.model.state_dict()
-        self.live: dict[str, Any] = {name: tensors[native] for name, native in names.items()}
-        self.trained = {name: self.live[name] for group in recipe.groups for name in group.names}
-        for name, tensor in self.live.items():
+        live = {name: tensors[native] for name, native in names.items()}
+        self.trained = {name: live[name] for group in recipe.groups for name in group.names}
+        for name, tensor in live.items():
             tensor.stop_gradient = name not in self.trained
-        self.velocity = {name: paddle.zeros_like(tensor) for name, tensor in self.trained.items()}
-        self.shadow: Shadow | None = None
-        if recipe.ema:
-            self.shadow = (
-                HostShadow(self.live, self._view, int(os.environ["OMP_NUM_THREADS"]))
-                if self.device == "cpu"
-                else DeviceShadow(self.live)
-            )
-            self._restart_shadow()
+        self._hold(live, {name: paddle.zeros_like(tensor) for name, tensor in self.trained.items()})
         self.run = self.model
         if options.mode == "compiled":  # one program a size; full_graph: what cannot be compiled raises
             warnings.filterwarnings("ignore", message="Tensor do not have 'place'")  # to_static's own, at each compile
             self.run = paddle.jit.to_static(self.model.forward, full_graph=True)
 
-    # ------------------------------------------------------------------ weights and state
-    def load_weights(self, weights: Mapping[str, Array]) -> None:
-        check_weights(weights, self.names, {name: tuple(t.shape) for name, t in self.live.items()})
-        _copy_in(self.live, weights)
-        _copy_in(self.velocity, {name: np.zeros(t.shape, np.float32) for name, t in self.velocity.items()})
-        self._restart_shadow()
-        if self.place.world > 1 and len(hashes := set(self.gather(weights_hash(self.weights())))) > 1:
-            raise shared(PortdetError(f"the ranks hold {len(hashes)} different sets of weights", fix="load the same"))
+    # ------------------------------------------------------------------ state
+    def _array(self, tensor: Any) -> Array:
+        return _numpy(tensor)
 
-    def _restart_shadow(self) -> None:
-        if self.shadow is not None:
-            zero = self.recipe.ema_zero_start
-            self.shadow.load({n: np.zeros(t.shape, np.float32) if zero else t.numpy() for n, t in self.live.items()})
+    def _fill(self, tensors: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        for name, tensor in tensors.items():
+            tensor.set_value(np.ascontiguousarray(arrays[name], np.float32))
+
+    def _average(self, start: Arrays) -> Shadow:
+        if self.device == "cpu":
+            return HostShadow(start, self._view, int(os.environ["OMP_NUM_THREADS"]))
+        return DeviceShadow(self.live, start)
 
     def _view(self, name: str) -> Array:
         """The weight in place; taken anew each time, as an update may give a tensor other memory."""
         return np.from_dlpack(self.live[name].detach())
-
-    def weights(self) -> Arrays:
-        return {name: _numpy(tensor) for name, tensor in self.live.items()}
-
-    def state(self) -> Arrays:
-        parts = {"weights": self.weights(), "momentum": {name: _numpy(t) for name, t in self.velocity.items()}}
-        if self.shadow is not None:
-            parts["ema"] = self.shadow.arrays()
-        return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
-
-    def load_state(self, state: Mapping[str, Array]) -> None:
-        weights, momentum, average = split_state(state, keeps_ema=self.shadow is not None)
-        self.load_weights(weights)
-        _copy_in(self.velocity, momentum)
-        if self.shadow is not None:
-            self.shadow.load(average)
-
-    @contextmanager
-    def ema_weights(self, correction: float = 1.0) -> Iterator[None]:
-        if self.shadow is None:
-            raise PortdetError("this run keeps no EMA", fix="set ema.kind")
-        raw = self.weights()
-        try:
-            _copy_in(self.live, {name: value / np.float32(correction) for name, value in self.shadow.arrays().items()})
-            yield
-        finally:
-            _copy_in(self.live, raw)
 
     # ------------------------------------------------------------------ steps
     def _backward(self, batch: Batch, scale: float) -> tuple[list[str], Any]:
@@ -168,7 +130,7 @@ class PaddleSession:
             rate = paddle.to_tensor([lr * group.lr_scale], dtype="float32")
             decay = ("l2_decay" if group.weight_decay else "", group.weight_decay)
             for name in group.names:
-                weight, v = self.trained[name], self.velocity[name]
+                weight, v = self.trained[name], self.momenta[name]
                 if weight.grad is not None:
                     paddle._C_ops.momentum_(weight, weight.grad, v, rate, None, momentum, nesterov, *decay, False, 1.0)
 
@@ -211,7 +173,8 @@ class PaddleSession:
     def close(self) -> None:
         self.ranks.leave()
         self.ranks = Alone()
-        self.live, self.trained, self.velocity, self.shadow = {}, {}, {}, None
+        self._release()
+        self.trained = {}
         self.model = self.run = None
         if self.device.startswith("gpu"):
             paddle.device.cuda.empty_cache()
@@ -220,11 +183,6 @@ class PaddleSession:
 def _numpy(tensor: Any) -> Array:
     array: Array = tensor.numpy()  # a copy
     return array
-
-
-def _copy_in(tensors: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-    for name, tensor in tensors.items():
-        tensor.set_value(np.ascontiguousarray(arrays[name], np.float32))
 
 
 def _finite(grads: list[Any]) -> bool:

@@ -12,11 +12,12 @@ from portdet.session import Array, Arrays
 
 
 class DeviceShadow:
-    """Tensors beside the model's, updated in one call."""
+    """Tensors beside the model's, updated in one call. start: their first values, of all of `live`."""
 
-    def __init__(self, live: Mapping[str, Any]) -> None:
+    def __init__(self, live: Mapping[str, Any], start: Mapping[str, Array]) -> None:
         self.live = live
         self.values = {name: torch.empty_like(tensor, requires_grad=False) for name, tensor in live.items()}
+        self.load(start)
 
     @torch.no_grad()
     def update(self, decay: float) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +11,7 @@ from torch import distributed, nn
 
 from portdet.errors import PortdetError
 from portdet.ranks import Place
-from portdet.session import Array, Options
+from portdet.session import Options
 from portdet_torch.device import find_device
 
 # gloo beside the device's own library: what `gather` exchanges stays in the host's memory
@@ -71,15 +69,6 @@ class Group:
             distributed.broadcast(row, 0)
             for tensor, values in zip(tensors, row.split([tensor.numel() for tensor in tensors]), strict=True):
                 tensor.copy_(values.reshape(tensor.shape))
-
-    def check_equal(self, weights: Mapping[str, Array]) -> None:
-        """Raise unless every rank holds the same weights."""
-        hashes = self.gather({name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in weights.items()})
-        for rank, theirs in enumerate(hashes):
-            for name, one in hashes[0].items():
-                if theirs.get(name) != one:
-                    fix = "give all ranks the same weights"
-                    raise PortdetError(f"'{name}' differs between ranks 0 and {rank}", fix=fix)
 
     def leave(self) -> None:
         """DistributedDataParallel keeps the group, so that gloo's threads outlive it. They let go of finished work, for

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from portdet.backends import check_weights, import_source, split_state, watched
+from portdet.backends import import_source, watched
 from portdet.cores import cores
 from portdet.errors import PortdetError
 from portdet.heap import keep_freed_memory
 from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
 from portdet.shadow import HostShadow, Shadow
+from portdet.state import Stateful
 from portdet_torch.ema import DeviceShadow
 from portdet_torch.ranks import Group, device_of, synchronise_norms
 
 
-class TorchSession:
+class TorchSession(Stateful):
     """One generated module, its optimiser and its EMA on one device."""
 
     backend = "torch"
@@ -32,7 +32,7 @@ class TorchSession:
         # cuBLAS is deterministic only with a fixed workspace; to be set before its first call
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         self.torch_device = device_of(options)
-        self.device, self.mode, self.recipe, self.names = str(self.torch_device), options.mode, recipe, dict(names)
+        self.device, self.mode, self.recipe, self.place = str(self.torch_device), options.mode, recipe, options.place
         self.threads = options.threads or cores()
         self._take_threads()
         # TF32 keeps 10 bits of the mantissa: it would hide every difference that alignment looks for
@@ -52,17 +52,8 @@ class TorchSession:
         if self.group and self.sync_bn:
             self.model = synchronise_norms(self.model, self.torch_device)
         tensors = self.model.state_dict(keep_vars=True)
-        self.live: dict[str, Any] = {name: tensors[native] for name, native in names.items()}
-        self._build_optimizer()
-        self.shadow: Shadow | None = None
-        if recipe.ema:
-            on_host = self.torch_device.type == "cpu" and self.dtype == torch.float32
-            self.shadow = (
-                HostShadow(self.live, lambda name: self.live[name].detach().numpy(), self.threads)
-                if on_host
-                else DeviceShadow(self.live)
-            )
-            self._restart_shadow()
+        live = {name: tensors[native] for name, native in names.items()}
+        self._hold(live, self._build_optimizer(live))
         self.run = self.model
         if options.mode == "compiled":
             torch._dynamo.config.cache_size_limit = 64  # one graph a size in multi-scale training
@@ -70,13 +61,14 @@ class TorchSession:
         # the compiled module inside: compiled as a whole, with its exchange, two ranks wait for each other (torch 2.13)
         self.trainer = self.group.wrap(self.run) if self.group else self.run
 
-    def _build_optimizer(self) -> None:
+    def _build_optimizer(self, live: dict[str, Any]) -> dict[str, Any]:
+        """Also the momentum of each trained weight, which the optimiser would make at its first step: zeros."""
         recipe = self.recipe
-        self.trained = {name: self.live[name] for group in recipe.groups for name in group.names}
-        for name, tensor in self.live.items():
+        self.trained = {name: live[name] for group in recipe.groups for name in group.names}
+        for name, tensor in live.items():
             tensor.requires_grad_(name in self.trained)
         groups = [
-            {"params": [self.live[n] for n in g.names], "weight_decay": g.weight_decay, "lr_scale": g.lr_scale}
+            {"params": [live[n] for n in g.names], "weight_decay": g.weight_decay, "lr_scale": g.lr_scale}
             for g in recipe.groups
         ]
         # fused: one pass over memory, 55 ms for 62 M values on a CPU where foreach takes 130 to 320
@@ -84,61 +76,24 @@ class TorchSession:
         self.optimizer = torch.optim.SGD(
             groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov, foreach=not fused, fused=fused
         )
-
-    # ------------------------------------------------------------------ weights and state
-    def load_weights(self, weights: Mapping[str, Array]) -> None:
-        check_weights(weights, self.names, {name: tuple(t.shape) for name, t in self.live.items()})
-        if self.group:
-            self.group.check_equal(weights)
-        self._copy_in(self.live, weights)
-        self.optimizer.state.clear()
-        self._restart_shadow()
-
-    def _restart_shadow(self) -> None:
-        if self.shadow is not None:
-            zero = self.recipe.ema_zero_start
-            self.shadow.load({n: np.zeros(t.shape) if zero else _numpy(t) for n, t in self.live.items()})
-
-    def _copy_in(self, tensors: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                tensor.copy_(torch.from_numpy(np.array(arrays[name])))  # a copy: the caller's array stays its own
-
-    def weights(self) -> Arrays:
-        return {name: _numpy(tensor) for name, tensor in self.live.items()}
-
-    def state(self) -> Arrays:
-        state = {f"weights/{name}": _numpy(tensor) for name, tensor in self.live.items()}
+        momenta = {name: torch.zeros_like(tensor, requires_grad=False) for name, tensor in self.trained.items()}
         for name, tensor in self.trained.items():
-            buffer = self.optimizer.state.get(tensor, {}).get("momentum_buffer")
-            state[f"momentum/{name}"] = _numpy(torch.zeros_like(tensor) if buffer is None else buffer)
-        if self.shadow is not None:
-            state |= {f"ema/{name}": array for name, array in self.shadow.arrays().items()}
-        return state
+            self.optimizer.state[tensor]["momentum_buffer"] = momenta[name]
+        return momenta
 
-    def load_state(self, state: Mapping[str, Array]) -> None:
-        weights, momentum, average = split_state(state, keeps_ema=self.shadow is not None)
-        self.load_weights(weights)
-        for name, tensor in self.trained.items():
-            buffer = torch.empty_like(tensor, requires_grad=False)
-            self._copy_in({name: buffer}, momentum)
-            self.optimizer.state[tensor]["momentum_buffer"] = buffer
-        if self.shadow is not None:
-            self.shadow.load(average)
+    # ------------------------------------------------------------------ state
+    def _array(self, tensor: Any) -> Array:
+        return _numpy(tensor)
 
-    @contextmanager
-    def ema_weights(self, correction: float = 1.0) -> Iterator[None]:
-        if self.shadow is None:
-            raise PortdetError("this run keeps no EMA", fix="set ema.kind")
-        raw = {name: tensor.detach().clone() for name, tensor in self.live.items()}
-        try:
-            averages = self.shadow.arrays()
-            self._copy_in(self.live, {n: array / array.dtype.type(correction) for n, array in averages.items()})
-            yield
-        finally:
-            with torch.no_grad():
-                for name, tensor in self.live.items():
-                    tensor.copy_(raw[name])
+    @torch.no_grad()
+    def _fill(self, tensors: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        for name, tensor in tensors.items():
+            tensor.copy_(torch.from_numpy(np.array(arrays[name])))  # a copy: the caller's array stays its own
+
+    def _average(self, start: Arrays) -> Shadow:
+        if self.torch_device.type == "cpu" and self.dtype == torch.float32:
+            return HostShadow(start, lambda name: self.live[name].detach().numpy(), self.threads)
+        return DeviceShadow(self.live, start)
 
     # ------------------------------------------------------------------ steps
     def _take_threads(self) -> None:
@@ -219,7 +174,8 @@ class TorchSession:
         return self.group.gather(value) if self.group else [value]
 
     def close(self) -> None:
-        self.live, self.trained, self.shadow = {}, {}, None
+        self._release()
+        self.trained = {}
         self.model = self.run = self.trainer = self.optimizer = None
         if self.group:
             self.group.leave()

@@ -121,9 +121,8 @@ def averages(found: Arrays, given: Arrays, weights: Arrays, session: Session) ->
     from portdet_mindspore.ema import DeviceShadow
 
     live = session.live  # type: ignore[attr-defined]
-    shadows: list[Shadow] = [HostShadow(live, lambda name: live[name].asnumpy(), 2), DeviceShadow(live)]
+    shadows: list[Shadow] = [HostShadow(weights, lambda name: live[name].asnumpy(), 2), DeviceShadow(live, weights)]
     for shadow in shadows:
-        shadow.load(weights)
         for decay in (0.9, 0.25):
             shadow.update(decay)
     host, device = (shadow.arrays() for shadow in shadows)

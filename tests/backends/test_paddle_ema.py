@@ -20,9 +20,9 @@ from portdet_paddle.ema import DeviceShadow
 paddle.set_device("cpu")
 live = {name: paddle.to_tensor(given[name]) for name in ("large", "small")}
 view = lambda name: np.from_dlpack(live[name].detach())
-host, one = HostShadow(live, view, 2), HostShadow(live, view, 1)
-for kind, shadow in (("host", host), ("one", one), ("device", DeviceShadow(live))):
-    shadow.load({name: given[f"start.{name}"] for name in live})
+start = {name: given[f"start.{name}"] for name in live}
+host, one = HostShadow(start, view, 2), HostShadow(start, view, 1)
+for kind, shadow in (("host", host), ("one", one), ("device", DeviceShadow(live, start))):
     first = shadow.arrays()
     for step, decay in enumerate((0.9, 0.0, 0.99)):
         for name, tensor in live.items():

@@ -13,8 +13,8 @@ def test_the_average_is_its_definition_with_any_number_of_threads(threads: int) 
     random = np.random.default_rng(0)
     shapes = {"a": (SMALL * 2 + 3,), "norm": (5,), "b": (130, 140), "bias": (1,), "c": (3, SMALL, 1)}
     weights = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    shadow = HostShadow(weights, weights.__getitem__, threads)
-    shadow.load({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+    start = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    shadow = HostShadow(start, weights.__getitem__, threads)
     want = {name: np.zeros(shape) for name, shape in shapes.items()}
     for decay in (0.1, 0.9, 0.999):
         for name, array in weights.items():
@@ -38,7 +38,6 @@ def test_every_value_is_in_one_share_and_shares_are_equal() -> None:
 
 def test_without_large_weights_no_share_is_empty_handed() -> None:
     weights = {"bias": np.ones(3, np.float32)}
-    shadow = HostShadow(weights, weights.__getitem__, 2)
-    shadow.load({"bias": np.zeros(3, np.float32)})
+    shadow = HostShadow({"bias": np.zeros(3, np.float32)}, weights.__getitem__, 2)
     shadow.update(0.25)
     np.testing.assert_array_equal(shadow.arrays()["bias"], np.full(3, 0.75, np.float32))

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from portdet.align.ladder.plan import Plan
-from portdet.backends import check_weights, load_backend, open_session
+from portdet.backends import load_backend, open_session
 from portdet.config import Config
 from portdet.data import open_datasets
 from portdet.data.loader import TrainLoader
@@ -21,6 +21,7 @@ from portdet.errors import PortdetError
 from portdet.models import Detector
 from portdet.session import Arrays, Batch, Options, Recipe, Session, StepValues
 from portdet.spec.init import initial_weights
+from portdet.state import check_weights
 from portdet.train.ema import Ema, ema
 from portdet.train.job import model_of, recipe_of
 from portdet.train.loss_scale import LossScale, loss_scale
@@ -94,7 +95,7 @@ class Case:
             given: Arrays = load_file(self.weights)
         except (OSError, SafetensorError) as error:
             raise PortdetError(f"no initial weights: {error}", where=self.weights) from None
-        check_weights(given, {name: name for name in drawn}, {name: array.shape for name, array in drawn.items()})
+        check_weights(given, {name: array.shape for name, array in drawn.items()})
         return {name: np.asarray(given[name], np.float32) for name in drawn}
 
 
