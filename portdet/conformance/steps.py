@@ -77,7 +77,7 @@ def check(backend: str, options: Options, folder: Path) -> list[Row]:
         for name, case in cases().items()
     }
     tries["overflow"] = lambda: _overflow(opened, mode)
-    tries["state"] = lambda: _state(opened, mode)
+    tries["state"] = lambda: state.check(begun, mode)
     tries["averaged weights"] = lambda: _averaged(opened, mode)
     tries["refusals"] = lambda: _refusals(opened, backend, options, folder)
     rows: list[Row] = []
@@ -171,35 +171,6 @@ def _overflow(opened: Opener, mode: str) -> Iterator[Row]:
     result = session.train_step(batch, StepValues(1e-4, 1024.0, 0.5))
     yield holds("steps", "the step after an overflow is taken", mode, not result.skipped, "skipped too")
     session.close()
-
-
-def _state(opened: Opener, mode: str) -> Iterator[Row]:
-    """The same bits from the same state, in the same session and in a new one."""
-    _, _, batch = fixture(MODEL)
-    recipe, values = replace(_recipe(), ema=True), StepValues(1e-4, 1.0, 0.9)
-    session = opened("state", recipe)
-    session.train_step(batch, values)
-    middle = session.state()
-    session.train_step(batch, values)
-    end = session.state()
-    session.load_state(middle)
-    session.train_step(batch, values)
-    yield _same("a step again from its state", mode, session.state(), end)
-    session.close()
-    other = opened("state again", recipe)
-    other.load_state(middle)
-    other.train_step(batch, values)
-    yield _same("the step in a new session", mode, other.state(), end)
-    copy = other.state()
-    for array in other.state().values():
-        array += 1
-    yield _same("what `state` gives are copies", mode, other.state(), copy)
-    other.close()
-
-
-def _same(name: str, mode: str, got: Arrays, want: Arrays) -> Row:
-    apart = [key for key in want if key not in got or got[key].tobytes() != want[key].tobytes()]
-    return holds("steps", name, mode, not apart, f"other bits in {len(apart)} of {len(want)} arrays, first {apart[:1]}")
 
 
 def _averaged(opened: Opener, mode: str) -> Iterator[Row]:

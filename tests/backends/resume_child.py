@@ -1,8 +1,9 @@
 """Trainings that are left and resumed, beside ones that are not: `python resume_child.py IN OUT BACKEND MODE CASE...`.
 
-A CASE is its values joined by commas. Every part of a training has a session of its own, as a new process would. For
-each case OUT holds `<case>/apart`, what differs in words, and `<case>/kept`: names of the checkpoint's parts, of steps
-that were skipped, of parts whose last state differs from the initial one.
+A CASE is its values joined by commas; `momentum!CASE` forgets this part of the state at each resume. Every part of a
+training has a session of its own, as a new process would. For each case OUT holds `<case>/apart`, what differs in
+words, and `<case>/kept`: names of the checkpoint's parts, of steps that were skipped, of parts whose last state differs
+from the initial one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from portdet import ops
 from portdet.backends import load_backend
@@ -93,7 +95,7 @@ class Table:
         names = native_names(self.net, chosen.target)
         return chosen.open_session(source, "Net", recipe(config, shapes), names, self.options)
 
-    def part(self, folder: Path, case: Case, limit: int, resume: bool) -> Arrays:
+    def part(self, folder: Path, case: Case, limit: int, *, resume: bool, forgotten: str = "") -> Arrays:
         """Train up to `limit` steps, 0: to the end. The state that the session ends with."""
         words = section(case)
         config = settings(train__max_steps=limit, **words)
@@ -102,6 +104,8 @@ class Table:
         trainer = Trainer(config, session, loader, folder, validate=score)
         if resume:
             trainer.resume()
+            if forgotten:
+                session.load_state({k: a * (not k.startswith(f"{forgotten}/")) for k, a in session.state().items()})
         else:
             session.load_weights(self.start)
         trainer.run()
@@ -109,21 +113,20 @@ class Table:
         session.close()
         return state
 
-    def compare(self, case: Case) -> tuple[list[str], list[str]]:
+    def compare(self, case: Case, forgotten: str) -> tuple[list[str], list[str]]:
         """What differs, and what there is, see the file's docstring."""
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             whole, parts = Path(name, "whole"), Path(name, "parts")
             wanted = self.part(whole, case, 0, resume=False)
             found: Arrays = {}
             for number, limit in enumerate([*map(int, case[-1].split()), 0]):
-                found = self.part(parts, case, limit, resume=number > 0)
+                found = self.part(parts, case, limit, resume=number > 0, forgotten=forgotten)
             apart = [f"state: {key}" for key in sorted(wanted.keys() | found.keys()) if not same(key, wanted, found)]
             apart += [f"log: {log}" for log, text in files(whole).items() if files(parts)[log] != text]
             for file in ("last", "best"):
-                ends = [
-                    checkpoint.load_weights(folder / "weights" / f"{file}.safetensors") for folder in (whole, parts)
-                ]
-                (one, about), (two, other) = ends
+                paths = [folder / "weights" / f"{file}.safetensors" for folder in (whole, parts)]
+                one, two = (load_file(path) for path in paths)
+                about, other = (checkpoint.load_weights(path)[1] for path in paths)
                 apart += [f"{file}: {key}" for key in sorted(one.keys() | two.keys()) if not same(key, one, two)]
                 free = ("seconds", "config")  # the clock; max_steps
                 apart += [f"{file}: {key}" for key in about if key not in free and about[key] != other.get(key)]
@@ -147,7 +150,8 @@ def main() -> None:
     table = Table(backend, mode, Path.cwd())
     found: Arrays = {}
     for words in cases:
-        apart, kept = table.compare(tuple(words.split(",")))
+        forgotten, _, values = words.rpartition("!")
+        apart, kept = table.compare(tuple(values.split(",")), forgotten)
         found |= {f"{words}/apart": np.array(apart, str), f"{words}/kept": np.array(kept, str)}
     np.savez(out, **found)
 

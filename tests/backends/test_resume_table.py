@@ -37,6 +37,15 @@ def check(found: Arrays, case: Case) -> None:
     assert set(kept) == parts | skipped | {f"moved {part}" for part in parts}
 
 
+@pytest.mark.parametrize("forgotten", ["momentum", "ema"])
+def test_a_resume_that_forgets_something_is_seen(forgotten: str) -> None:
+    require("torch")
+    words = f"{forgotten}!" + ",".join(("constant", "1", "momentum", "none", "nothing", "1"))
+    apart = run_child("resume_child.py", "torch", "eager", words)[f"{words}/apart"].tolist()
+    assert {"state: ema/conv.weight", "last: ema/conv.weight"} <= set(apart)
+    assert ("state: momentum/conv.weight" in apart) == (forgotten == "momentum")
+
+
 def test_every_value_meets_every_backend_and_mode() -> None:
     values = {(option, value) for option, values in OPTIONS.items() for value in values}
     for backend in BACKENDS:
