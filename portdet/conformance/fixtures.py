@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from portdet.models import Detector, load_model
-from portdet.session import Arrays, Batch
+from portdet.session import Arrays, Batch, Group
+from portdet.train.groups import decays
 
 _NANO = {"name": "ppyolo", "variant": "nano", "classes": 3, "width": 4, "neck_width": 16, "drop_block": False}
 SIDE = 64  # pixels
@@ -33,6 +34,13 @@ def fixture(name: str) -> tuple[Detector, Arrays, Batch]:
     labels[:, :3], valid[:, :3] = (1, 2, 0), True
     scores = valid * np.array([0.7], np.float32) if detector.scores else None
     return detector, weights, Batch(images, boxes, labels, valid, np.arange(2), scores)
+
+
+def two_groups(detector: Detector, decay: float, lr_scale: float = 1.0) -> tuple[Group, Group]:
+    """All trained weights: those with decay, and the others, whose rate is `lr_scale` times the first ones'."""
+    shapes = {name: info.shape for name, info in detector.graph.weights().items() if info.trainable}
+    decayed = tuple(name for name, shape in shapes.items() if decays(name, shape))
+    return Group(decayed, decay), Group(tuple(name for name in shapes if name not in decayed), 0.0, lr_scale)
 
 
 def _drawn(name: str, shape: tuple[int, ...], random: np.random.RandomState) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from portdet.backends import load_backend, open_session
-from portdet.conformance.fixtures import fixture
+from portdet.conformance.fixtures import fixture, two_groups
 from portdet.conformance.rows import Row, holds
 from portdet.errors import PortdetError
 from portdet.files import write_text
 from portdet.ranks import ALONE, Place
-from portdet.session import Array, Arrays, Batch, Group, Options, Recipe, Session, StepValues
-from portdet.train.groups import decays
+from portdet.session import Array, Arrays, Batch, Options, Recipe, Session, StepValues
 
 WORLD, TIMEOUT, STEPS = 2, 600.0, 3
 BOUNDS = {"loss": 2e-6, "gradient": 5e-5, "norm": 2e-6, "state": 1e-4}
@@ -133,10 +132,7 @@ def shared(found: Sequence[Arrays]) -> Iterator[tuple[str, bool, str]]:
 def _numbers(backend: str, options: Options, folder: Path) -> Arrays:
     """All numbers of a small YOLOv3."""
     detector, weights, whole = fixture("yolov3")
-    shapes = {name: info.shape for name, info in detector.graph.weights().items() if info.trainable}
-    heavy = tuple(name for name, shape in shapes.items() if decays(name, shape))
-    light = tuple(name for name in shapes if name not in heavy)
-    recipe = Recipe((Group(heavy, 5e-4), Group(light, 0.0)), clip_norm=10.0, ema=True)
+    recipe = Recipe(two_groups(detector, 5e-4), clip_norm=10.0, ema=True)
     session = open_session(detector, backend, recipe, options, folder)
     batch = share(whole, options.place)
     out = numbers(session, weights, [batch] * STEPS, [StepValues(1e-5, 1.0, 0.9)] * STEPS)

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from portdet.reference.distance import distance
-from portdet.session import Array
+from portdet.session import Array, Arrays
 
 Outcome = Literal["passed", "failed", "known", "passed unexpectedly"]
 
@@ -46,6 +46,12 @@ def near(section: str, name: str, mode: str, got: Array, want: Array, bound: flo
 def holds(section: str, name: str, mode: str, true: bool, otherwise: str) -> Row:
     """Passed where something is true."""
     return Row(section, name, mode, "passed" if true else "failed", "" if true else otherwise)
+
+
+def same_bits(section: str, name: str, mode: str, got: Arrays, want: Arrays) -> Row:
+    """Passed where every wanted array is there with the same bits."""
+    apart = [key for key in want if key not in got or got[key].tobytes() != want[key].tobytes()]
+    return holds(section, name, mode, not apart, f"other bits in {len(apart)} of {len(want)} arrays, first {apart[:1]}")
 
 
 def declared(rows: Sequence[Row], known: Mapping[str, str]) -> list[Row]:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from portdet.backends import open_session
-from portdet.conformance.fixtures import fixture
+from portdet.conformance import state
+from portdet.conformance.fixtures import fixture, two_groups
 from portdet.conformance.models import all_trained
-from portdet.conformance.rows import Row, holds, near
+from portdet.conformance.rows import Row, holds, near, same_bits
 from portdet.errors import PortdetError
 from portdet.reference.distance import distance
-from portdet.session import Arrays, Group, Options, Recipe, Session, StepValues
-from portdet.train.groups import decays
+from portdet.session import Arrays, Options, Recipe, Session, StepValues
 
 BOUND = 2e-6  # of a tensor's largest value: a few float32 operations
 CHANGE = 1e-4  # of its largest change: the gradients of two passes over one batch may differ in the last bits
@@ -31,11 +31,7 @@ class Case:
 
 
 def _recipe() -> Recipe:
-    detector, _, _ = fixture(MODEL)
-    shapes = {name: info.shape for name, info in detector.graph.weights().items() if info.trainable}
-    decayed = tuple(name for name, shape in shapes.items() if decays(name, shape))
-    plain = tuple(name for name in shapes if name not in decayed)
-    return Recipe((Group(decayed, 0.5), Group(plain, 0.0, lr_scale=2.0)), momentum=0.9)
+    return Recipe(two_groups(fixture(MODEL)[0], 0.5, 2.0), momentum=0.9)
 
 
 def cases() -> dict[str, Case]:
@@ -67,8 +63,11 @@ def check(backend: str, options: Options, folder: Path) -> list[Row]:
     mode = options.mode
     detector, weights, _ = fixture(MODEL)
 
+    def begun(name: str, recipe: Recipe) -> Session:
+        return open_session(detector, backend, recipe, options, folder / name.replace(" ", "_").replace(",", ""))
+
     def opened(name: str, recipe: Recipe) -> Session:
-        session = open_session(detector, backend, recipe, options, folder / name.replace(" ", "_").replace(",", ""))
+        session = begun(name, recipe)
         session.load_weights(weights)
         return session
 
@@ -184,7 +183,7 @@ def _averaged(opened: Opener, mode: str) -> Iterator[Row]:
     want = {name: state[f"ema/{name}"] / np.float32(1.25) for name in inside}
     worst = max(want, key=lambda name: distance(inside[name], want[name]))
     yield near("steps", "weights inside `ema_weights`", mode, inside[worst], want[worst], 1e-6)
-    yield _same("weights after `ema_weights`", mode, session.state(), state)
+    yield same_bits("steps", "weights after `ema_weights`", mode, session.state(), state)
     session.load_weights(inside)
     yield near("steps", "predictions inside `ema_weights`", mode, found, session.predict(batch.images), 1e-6)
     session.close()

@@ -51,6 +51,8 @@ FAULTS = {
     "momentum of the norm": ("models", {"models/yolov3: ", "models/ppyolo: "}),
     "decay": ("steps", {"steps/"}),
     "device": ("steps", {"steps/refuses an absent device"}),
+    "empty average": ("steps", {"steps/state: "}),
+    "late momentum": ("steps", {"steps/"}),
     "stale declaration": ("ops", {"ops/relu"}),
     "loss outside forward": ("ranks", {"ranks/gradient", "ranks/state", "ranks/the same state"}),
 }
@@ -67,5 +69,10 @@ def test_a_broken_backend_fails_where_it_is_broken(fault: str, monkeypatch: pyte
     assert [(row.key, row.detail) for row in bad if not row.key.startswith(tuple(places))] == []
     if fault == "momentum of the norm":
         assert all("running_" in row.key for row in bad)
+    if fault in ("empty average", "late momentum"):
+        whole = {row.key for row in bad if "whole before anything is loaded" in row.key}
+        names = {row.key for row in bad if "names in a new session" in row.key}
+        recipes = 4 if fault == "empty average" else 6
+        assert (len(whole), len(names)) == (recipes, recipes)
     if fault == "decay":
         assert all(": momentum" in row.key or ": weights" in row.key or ": ema" in row.key for row in bad)

@@ -13,7 +13,8 @@ from typing import Any
 from portdet_acme import AcmeBackend
 
 from portdet.lower.text import Attrs
-from portdet.session import Arrays, MethodCall, Options, Recipe, Session
+from portdet.session import Array, Arrays, MethodCall, Options, Recipe, Session
+from portdet.shadow import Shadow
 from portdet_torch.target import TARGET
 
 FAULT = os.environ.get("FAULT", "")
@@ -27,6 +28,23 @@ def _symmetric(attrs: Attrs, x: str) -> str:
 def _swapped(attrs: Attrs) -> str:
     """Batch norm whose momentum weighs the old value, as other frameworks have it."""
     return f"nn.BatchNorm2d({attrs['channels']}, eps={attrs['eps']}, momentum=1 - {attrs['momentum']})"
+
+
+class EmptyUntilLoaded:
+    """A moving average whose values come with the first weights that are loaded."""
+
+    def __init__(self, shadow: Shadow) -> None:
+        self.shadow, self.loaded = shadow, False
+
+    def update(self, decay: float) -> None:
+        self.shadow.update(decay)
+
+    def arrays(self) -> Arrays:
+        return self.shadow.arrays() if self.loaded else {}
+
+    def load(self, arrays: Mapping[str, Array]) -> None:
+        self.shadow.load(arrays)
+        self.loaded = True
 
 
 class BrokenBackend(AcmeBackend):
@@ -65,6 +83,11 @@ class BrokenBackend(AcmeBackend):
         if FAULT == "device":  # what is absent becomes a CPU in silence
             options = replace(options, device="cpu")
         session: Any = super().open_session(source, class_name, recipe, names, options)
+        if FAULT == "empty average" and recipe.ema:
+            session.shadow = EmptyUntilLoaded(session.shadow)
+        if FAULT == "late momentum":  # the optimiser makes it at its first step
+            whole = session.state
+            session.state = lambda: {k: a for k, a in whole().items() if not k.startswith("momentum/") or a.any()}
         if FAULT == "loss outside forward":  # of the wrapper that exchanges gradients
             session.trainer = session.model
         return session  # type: ignore[no-any-return]
