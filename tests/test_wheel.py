@@ -50,7 +50,6 @@ def test_help_and_the_shipped_configurations(unpacked: Path) -> None:
 
 
 def test_the_demo_s_command_runs(unpacked: Path) -> None:
-    pytest.importorskip("torch", reason="torch is not installed")
     tiny = ["epochs=1", "train_count=4", "val_count=2", "batch=2", "imgsz=64", "scene_size=64", "workers=1"]
     done = portdet(unpacked, "align", "yolov3_scenes", "--backends", "torch", *tiny)
     assert done.returncode == 0, done.stdout + done.stderr

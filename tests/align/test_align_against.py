@@ -206,7 +206,6 @@ def test_a_training_that_could_not_be_compared_is_not_begun(tmp_path: Path, caps
 @pytest.mark.slow
 def test_a_training_against_an_earlier_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same seed gives the same AP, which lies between its own curves; another one's folder has no known spread."""
-    pytest.importorskip("torch", reason="torch is not installed")
     tiny = ["epochs=2", "train_count=8", "val_count=4", "batch=4", "imgsz=64", "scene_size=64", "workers=0"]
     words = ["align", "yolov3_scenes", "--backends", "torch", *tiny, f"project={tmp_path}"]
     assert portdet(words) == 2, "one backend, and two epochs"

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from portdet.align.published import read_reference
 from portdet.cli.__main__ import run
-
-torch = pytest.importorskip("torch", reason="torch is not installed")
 
 PAGE = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text(encoding="utf-8")
 

@@ -8,17 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from portdet.align.compare import Dump, DumpWriter, Envelope, compare, false_alarms
 from portdet.align.compare.distance import distance, distances
 from portdet.align.compare.sketch import SIZE, Sketches, parts, sketch
 from portdet.align.ladder.fault_planting import Fault, Planting
 from portdet.session import Array, Arrays
-
-pytest.importorskip("torch", reason="torch is not installed")
-import torch
-from torch import nn
-
 from portdet_torch import hooks
 from tests.align.compare_case import CALM, KINKED, Bench
 from tests.align.planted import first_named, planted

@@ -7,11 +7,10 @@ that no self-run had.
 from __future__ import annotations
 
 import pytest
+import torch
 
 from portdet.align.compare import Result, compare, false_alarms
 from tests.align.compare_case import CALM, KINKED, bench, observed, recipe
-
-torch = pytest.importorskip("torch", reason="torch is not installed")
 
 HELD_OUT = 30
 

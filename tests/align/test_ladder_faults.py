@@ -120,7 +120,8 @@ def _same_layers(detector: Detector, model: str) -> bool:
 
 
 def test_bilinear_is_torchs() -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     x = np.random.RandomState(0).randn(2, 3, 4, 5)
     want = torch.nn.functional.interpolate(torch.from_numpy(x), scale_factor=2, mode="bilinear", align_corners=False)
     np.testing.assert_allclose(smoothed(ops.upsample_nearest(x, factor=2)), want.numpy(), rtol=1e-12)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -198,7 +197,6 @@ def plan(folder: Path, *words: str, backends: tuple[str, ...] = ("torch",)) -> P
 
 @pytest.mark.slow
 def test_another_thread_count_stays_and_another_learning_rate_leaves(tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="torch is not installed")
     said: list[str] = []
     own = plan(tmp_path)
     found = reference(own, said.append)
@@ -219,9 +217,6 @@ def test_another_thread_count_stays_and_another_learning_rate_leaves(tmp_path: P
 
 @pytest.mark.slow
 def test_all_backends_run_free_with_their_own_rounding(tmp_path: Path) -> None:
-    for name in ("torch", "mindspore", "paddle"):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"{name} is not installed")
     every = outcomes(plan(tmp_path, backends=("torch", "mindspore", "paddle")), print)
     assert [(o.backend, o.passed, o.crashed) for o in every] == [("mindspore", True, ""), ("paddle", True, "")]
 

@@ -28,8 +28,6 @@ from portdet.errors import PortdetError
 from portdet.session import Arrays, Batch, Session
 from portdet.train.job import TrainJob
 
-pytest.importorskip("torch", reason="torch is not installed")
-
 SMALL = ("imgsz=64", "data.train_count=24", "data.val_count=8", "batch=2", "model.width=0.03125", "train.threads=1",
          "epochs=1")  # fmt: skip
 NORM = "backblock1.conv3.norm"

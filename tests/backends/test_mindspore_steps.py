@@ -60,7 +60,8 @@ def found(request: pytest.FixtureRequest, given: Arrays) -> Arrays:
 
 def truth(given: Arrays, case: dict[str, Any]) -> Arrays:
     """The same steps with torch.optim.SGD in float64."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     weights = {n: torch.tensor(given[n], dtype=torch.float64) for n in ("conv.weight", "conv.bias")}
     trained = case.get("groups", tuple(weights))
     for name in trained:

@@ -56,7 +56,8 @@ def given() -> Arrays:
 @functools.cache
 def truth(case: str) -> Arrays:
     """Weights and statistics after the steps."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     settings = CASES[case]
     t = {name: torch.tensor(array, dtype=torch.float64) for name, array in given().items()}
     names = [[name for name in part if name not in settings.frozen] for part in TRAINED]

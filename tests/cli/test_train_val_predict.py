@@ -19,8 +19,6 @@ TINY = [
     "threads=1", "log_every=1",
 ]  # fmt: skip
 
-pytest.importorskip("torch", reason="torch is not installed")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -46,8 +46,6 @@ def folder(tmp_path: Path, thin: Arrays, monkeypatch: pytest.MonkeyPatch) -> Pat
 def only(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     """Let all other frameworks seem absent; skip the test where this one is."""
     installed = versions.framework
-    if backend and installed(backend) is None:
-        pytest.skip(f"{backend} is not installed")
     monkeypatch.setattr(versions, "framework", lambda name: installed(name) if name == backend else None)
 
 

@@ -61,7 +61,6 @@ def test_convert_errors(run: CliRunner, small: Arrays, args: list[str], what: st
 
 
 def test_a_darknet_file_takes_its_channels_from_the_configuration(run: CliRunner, oracles: Path) -> None:
-    pytest.importorskip("portdet.models.yolov3")
     Path("thin.yaml").write_text("model:\n  name: yolov3\n  width: 0.125\n")
     source = shutil.copy(oracles / "darknet_yolov3_thin8/yolov3_thin8.weights", "in.weights")  # away from its .cfg
     done = run.invoke(convert, [source, "-o", "w.pth", "--model", "thin.yaml"], catch_exceptions=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,8 +81,6 @@ for kind in ('float16', 'bfloat16'):
     [("torch", TORCH, "pth"), ("mindspore", MINDSPORE, "ckpt"), ("paddle", PADDLE, "pdparams")],
 )
 def test_in_and_out(oracles: Path, tmp_path: Path, run_alone: Run, backend: str, script: str, form: str) -> None:
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
     folder = oracles / "darknet_yolov3_thin8"
     (tmp_path / "c.yaml").write_text("model: {name: yolov3, profile: darknet, width: 0.125, classes: 80}\n")
     assert portdet(["emit", str(tmp_path / "c.yaml"), "--backend", backend, "-o", str(tmp_path / "net.py")]) == 0
@@ -162,8 +159,6 @@ np.savez('net.npz', **{name: value.numpy() for name, value in net.state_dict().i
 def test_what_paddle_writes_beside_the_weights(tmp_path: Path, run_alone: Run) -> None:
     """PaddleDetection saves the optimiser's state_dict with last_epoch as .pdopt, and a deepcopy of the model's as
     .pdema; both are told by what is in them, under any name."""
-    if importlib.util.find_spec("paddle") is None:
-        pytest.skip("paddle is not installed")
     run_alone(PDOPT, tmp_path)
     states = sorted(tmp_path.glob("*.pdopt"))
     assert len(states) == 9

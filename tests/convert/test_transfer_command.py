@@ -18,8 +18,6 @@ from portdet_convert import convert, ppyolo
 from portdet_convert.files import pdparams, safetensors
 from portdet_convert.rules import Naming, restore
 
-pytest.importorskip("torch", reason="torch is not installed")
-
 # The learning rate is too small to change a bit of a float32: what was loaded is there after the step.
 TINY = [
     "ppyolo_scenes", "train_count=4", "val_count=2", "batch=2", "scene_size=96", "imgsz=96", "workers=0", "threads=1",

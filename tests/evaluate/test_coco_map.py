@@ -141,7 +141,6 @@ def test_numbers_are_those_of_pycocotools(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("max_det", [100, 5])
 def test_hotcoco_gives_the_same_bits(seed: int, max_det: int) -> None:
-    pytest.importorskip("hotcoco", reason="the optional evaluator is not installed")
     ground, dets = scene(seed, images=1 + 15 * seed)
     a, b = (evaluate(ground, dets, max_det=max_det, evaluator=e) for e in ("pycocotools", "hotcoco"))
     assert a.numbers == b.numbers

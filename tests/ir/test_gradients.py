@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
+import torch
 
 from portdet import ops
 from portdet.ir.graph import ModuleGraph
 from portdet.ir.trace import graph
 from portdet.reference import gradients
 from portdet.spec import BatchNorm2d, Conv2d, Module
-
-torch = pytest.importorskip("torch")
 
 
 class Net(Module):

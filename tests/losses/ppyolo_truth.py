@@ -6,13 +6,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-import pytest
+import torch
 
 from portdet.models.yolov3 import ANCHORS
 from portdet.session import Array, Arrays
 from tests.backends.ppyolo_spec import HEADS
 
-torch = pytest.importorskip("torch")
 bce = torch.nn.functional.binary_cross_entropy_with_logits
 STRIDES = (32, 16, 8)
 Fault = Literal["", "iou_once", "iou_attached", "ignore_level", "no_scores", "no_size_weight", "ignore_below"]

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from portdet.assign.yolov3 import assign, box_targets, cells
 from portdet.models import load_model
 from portdet.models.yolov3 import ANCHORS
 
-torch = pytest.importorskip("torch")
 bce = torch.nn.functional.binary_cross_entropy_with_logits
 
 STRIDES = (32, 16, 8)

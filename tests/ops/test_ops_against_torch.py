@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from portdet.ops import OPS, Sample, mish
 from portdet.ops.elementwise import NUMPY
 from portdet.ops.table import Type
 
-torch = pytest.importorskip("torch")
 functional = torch.nn.functional
 
 TORCH_TYPES = {"float": torch.float64, "float32": torch.float32, "int32": torch.int32, "bool": torch.bool}

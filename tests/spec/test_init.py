@@ -28,7 +28,8 @@ def test_values_depend_on_seed_and_name_alone() -> None:
 
 
 def test_convolutions_follow_torch_s_default() -> None:
-    torch = pytest.importorskip("torch", reason="torch is not installed")
+    import torch
+
     weights = initial_weights(load_model(TINY, imgsz=64).graph, 0)
     kernel, bias = weights["backblock0.conv5.conv.weight"], weights["backblock0.conv6.bias"]
     torch.manual_seed(0)

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from portdet.spec import BatchNorm2d, Conv2d, load
-
-torch = pytest.importorskip("torch")
 
 
 def test_conv2d_equals_torch() -> None:

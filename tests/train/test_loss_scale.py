@@ -49,7 +49,8 @@ def test_wrong_setting() -> None:
 
 
 def test_same_sequence_as_torch() -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=4)
     weight = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.SGD([weight], lr=0.0)

@@ -7,7 +7,6 @@ import math
 import subprocess
 import sys
 from collections import Counter
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +170,6 @@ RUNS = [
 def test_rates_equal_paddles_own_piecewise_decay() -> None:
     """Its table of values and boundaries as PaddleDetection 2.4 fills it. Two milestones lie inside the warm-up, one at
     its end; one warm-up is longer than the training."""
-    if find_spec("paddle") is None:
-        pytest.skip("paddle is not installed")
     asked = json.dumps([(base, warm, spe, marks, epochs * spe) for base, warm, spe, marks, epochs in RUNS])
     done = subprocess.run(
         [sys.executable, "-c", PADDLE, asked], capture_output=True, text=True, timeout=120, check=True

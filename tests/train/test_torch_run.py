@@ -18,8 +18,6 @@ from portdet.train.groups import recipe
 from portdet.train.loop import Trainer
 from tests.train.fakes import files, settings
 
-pytest.importorskip("torch")
-
 MODEL = {"name": "yolov3", "classes": 3, "width": 0.0625, "depths": [1, 1, 1, 1, 1]}
 DATA = {"train_count": 6, "scene_size": 64, "batch": 2, "sizes": [64, 96], "imgsz": 64, "workers": 0}
 
