@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import bundles
+from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401  (hooks)
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from portdet.models import Detector, load_model
 from portdet.reference.distance import distance
 from portdet.session import Arrays, Batch
+from tests.patience import GUARD
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"torch": "torch", "mindspore": "mindspore", "paddle": "paddle"}
@@ -25,12 +25,11 @@ G1_LOSSES = {"loss": 477.13345, "big": 16.97483, "medium": 93.31130, "small": 36
 
 
 def require(backend: str) -> None:
-    """Skip the test where the backend's framework is not installed."""
-    if importlib.util.find_spec(PACKAGES[backend]) is None:
-        pytest.skip(f"{backend} is not installed")
+    """Tests need all three frameworks; one that is absent fails them here, with words."""
+    assert importlib.util.find_spec(PACKAGES[backend]) is not None, f"{backend} is not installed: make setup"
 
 
-def run_child(script: str, *arguments: str, inputs: Arrays | None = None, timeout: float = 300) -> Arrays:
+def run_child(script: str, *arguments: str, inputs: Arrays | None = None, timeout: float = GUARD) -> Arrays:
     """Run `tests/backends/<script> IN.npz OUT.npz arguments...` in an empty folder; the arrays it wrote.
 
     A child that fails fails the test with the end of its standard error.

@@ -24,6 +24,9 @@ class Net(nn.Layer):
 """
 
 REFUSED = """
+import os
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where there are cards, they are out of sight
 from portdet.errors import PortdetError
 
 names = {"conv.weight": "conv.weight", "conv.bias": "conv.bias"}
@@ -76,8 +79,6 @@ def test_absent_ascend(said: list[str], line: int, name: str) -> None:
 
 
 def test_absent_cuda(said: list[str]) -> None:
-    if "opened" in said[3] or "does not exist" in said[3]:
-        pytest.skip("paddle sees a CUDA device here")
     assert "device 'cuda:1': paddle" in said[3]
     assert "paddlepaddle-gpu" in said[3]
 

@@ -10,11 +10,7 @@ import errno
 import hashlib
 import os
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,6 +22,7 @@ from portdet.cli.__main__ import run
 from portdet_convert import open_weights
 from portdet_convert.files import safetensors
 from portdet_convert.files.source import Arrays
+from tests.unprivileged import portdet
 
 FORMATS = ["ckpt", "npz", "pdparams", "pth", "safetensors", "weights"]
 Failing = Callable[[list[str], str], None]
@@ -175,77 +172,20 @@ def test_each_step_of_writing_may_fail(
     fails(["convert", "in", "-o", f"out.{form}"], f"out.{form}: cannot be written: {os.strerror(number)}")
 
 
-FOREIGN = """
-import os, sys
-from portdet.cli.__main__ import run
-for name in ('convert', 'weights_command'):
-    __import__('portdet_convert.' + ('command' if name == 'convert' else name))
-if os.geteuid() == 0:
-    os.setegid(65534)
-    os.seteuid(65534)
-sys.exit(run(['convert', 'in', '-o', sys.argv[1]]))
-"""
-
-
-@pytest.fixture
-def public() -> Iterator[Path]:
-    """A folder that another user can reach; pytest's are root's alone."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
 @pytest.mark.parametrize("target", ["out.pth", "locked/out.pth", "locked/new/out.pth"])
-def test_a_folder_of_somebody_else(public: Path, small: Arrays, target: str) -> None:
-    """Root may write everywhere, so it becomes nobody first; whoever else runs this has a folder without rights."""
-    safetensors.write(public / "in", small)
-    (public / "in").chmod(0o444)
-    (public / "locked").mkdir()
-    (public / "locked" / "out.pth").write_bytes(b"old")
-    (public / "out.pth").write_bytes(b"old")
-    for folder in (public / "locked", public):
+def test_a_folder_without_rights(tmp_path: Path, small: Arrays, target: str) -> None:
+    safetensors.write(tmp_path / "in", small)
+    (tmp_path / "in").chmod(0o444)
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked" / "out.pth").write_bytes(b"old")
+    (tmp_path / "out.pth").write_bytes(b"old")
+    before = state(tmp_path)
+    for folder in (tmp_path / "locked", tmp_path):
         folder.chmod(0o555)
-    before = state(public)
-    paths = [str(Path(__file__).parents[2] / name) for name in (".", "weights_convert")]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", FOREIGN, target], cwd=public, env=env, capture_output=True, text=True, check=False
-    )
-    for folder in (public, public / "locked"):
+    done = portdet(tmp_path, "convert", "in", "-o", target)
+    for folder in (tmp_path, tmp_path / "locked"):
         folder.chmod(0o755)
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
     assert done.stderr.startswith(f"error: {target}: cannot be written: Permission denied")
     assert "Traceback" not in done.stderr
-    (public / "locked").chmod(0o555)
-    assert state(public) == before
-    (public / "locked").chmod(0o755)
-
-
-FULL = """
-import os, sys
-from portdet.cli.__main__ import run
-for name in sorted(os.listdir('disk')):
-    print(run(['convert', 'in', '-o', 'disk/' + name]), sorted(os.listdir('disk')), open('disk/' + name).read())
-"""
-
-
-def test_no_room_left_on_a_disk_of_its_own(here: Path) -> None:
-    """A real full disk, where a tmpfs of 32 kB can be mounted in a namespace of its own."""
-    names = sorted(f"out.{form}" for form in FORMATS)
-    script = "mount -t tmpfs -o size=32k none disk && cp out.* disk && exec " + sys.executable + ' -c "$FULL"'
-    Path("disk").mkdir()
-    paths = [str(Path(__file__).parents[2] / name) for name in (".", "weights_convert")]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "FULL": FULL}
-    unshare = shutil.which("unshare")
-    if unshare is None:
-        pytest.skip("no unshare here")
-    done = subprocess.run(
-        [unshare, "--mount", "--map-root-user", "bash", "-c", script],
-        env=env, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    if done.returncode and "Traceback" not in done.stderr:
-        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()[-100:]}")
-    assert done.stdout.splitlines() == [f"1 {names} old"] * len(names)
-    assert [line for line in done.stderr.splitlines() if line.startswith("error")] == [
-        f"error: disk/{name}: cannot be written: No space left on device" for name in names
-    ]
+    assert state(tmp_path) == before

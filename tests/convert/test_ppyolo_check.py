@@ -46,7 +46,7 @@ def folder(tmp_path: Path, nano: Arrays, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def only(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
-    """Let all other frameworks seem absent; skip the test where this one is."""
+    """Let all other frameworks seem absent."""
     installed = versions.framework
     monkeypatch.setattr(versions, "framework", lambda name: installed(name) if name == backend else None)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.patience import GUARD
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 _FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
           "--remote-debugging-pipe", "--disable-background-networking")  # fmt: skip
@@ -21,7 +23,7 @@ class Browser:
     """One tab. `errors`: what its console has complained of, exceptions included; `asked`: addresses it fetched."""
 
     def __init__(self) -> None:
-        assert CHROMIUM is not None
+        assert CHROMIUM is not None, "no Chromium is installed"
         self.home = tempfile.TemporaryDirectory(prefix="portdet-", ignore_cleanup_errors=True)
         theirs_in, self.write = os.pipe()
         self.read, theirs_out = os.pipe()
@@ -46,7 +48,7 @@ class Browser:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.child.terminate()
-        self.child.wait(20)
+        self.child.wait(GUARD)
         os.close(self.read)
         os.close(self.write)
         self.home.cleanup()

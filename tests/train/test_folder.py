@@ -48,7 +48,7 @@ def test_args_and_environment(tmp_path: Path) -> None:
 
 def test_git_commit(tmp_path: Path) -> None:
     assert git_commit(tmp_path) is None
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgSign=false"]
     subprocess.run([*git, "init", "-q"], check=True)
     (tmp_path / "a").write_text("1")
     subprocess.run([*git, "add", "a"], check=True)

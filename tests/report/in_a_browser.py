@@ -1,4 +1,7 @@
-"""The ladder's page in a browser: heads sort, filters filter, nothing overflows, light and dark, and on paper."""
+"""The ladder's page in a browser: heads sort, filters filter, nothing overflows, light and dark, and on paper.
+
+Needs an installed Chromium, so it is no part of `make test`: python -m pytest tests/report/in_a_browser.py
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,8 @@ from pathlib import Path
 import pytest
 
 from portdet.report import align_page, ladder_page
-from tests.report.browser import CHROMIUM, Browser
+from tests.report.browser import Browser
 from tests.report.ladder_case import rich
-
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-    pytest.mark.timeout(120),
-]
 
 ROWS = "[...document.querySelectorAll('#rows tbody tr')]"
 SHOWN = f"{ROWS}.filter(row => !row.hidden)"

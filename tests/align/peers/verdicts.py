@@ -1,7 +1,10 @@
 """Two ports of PP-YOLO that nobody here wrote, compared through the library: their true differences are named.
 
-PORTDET_PPDET, PORTDET_MIEMIE: folders with the sources of PaddleDetection and of miemiedetection (see peers/run.py).
-PORTDET_PEERS_OUT: where dumps are kept between runs.
+Needs the sources of both programs, so it is no part of `make test`:
+
+    PORTDET_PPDET=folder PORTDET_MIEMIE=folder python -m pytest tests/align/peers/verdicts.py
+
+The folders: see run.py. PORTDET_PEERS_OUT: where dumps are kept between runs.
 """
 
 from __future__ import annotations
@@ -16,14 +19,6 @@ import pytest
 from portdet.align.compare import Result
 from tests.align.peers import run
 from tests.backends.harness import require
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not {"PORTDET_PPDET", "PORTDET_MIEMIE"} <= os.environ.keys(),
-        reason="PORTDET_PPDET and PORTDET_MIEMIE name no folders with the two programs",
-    ),
-]
 
 
 @functools.cache
