@@ -77,7 +77,8 @@ def _peak_mib(script: str, folder: Path) -> float:
     """Peak resident memory of a script, mapped files included."""
     paths = [str(Path(__file__).parents[2] / name) for name in (".", "weights_convert")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    script += "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"  # kB
+    # of this program alone: ru_maxrss would begin with what the process that started it had
+    script += "\nprint(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=folder, env=env, capture_output=True, text=True, check=True
     )
