@@ -17,7 +17,7 @@ from portdet_convert.files.darknet import Conv
 from portdet_convert.files.source import Array, Arrays, dtype_name, little, raw
 from portdet_convert.naming import WRITTEN
 from portdet_convert.report import Report, Row
-from portdet_convert.rules import KEPT, Naming, Renamed, UnknownModel, explain, recognise, rename, restore
+from portdet_convert.rules import KEPT, Naming, Renamed, UnknownModel, explain, rename, restore
 
 SUFFIXES = {
     ".ckpt": "ckpt", ".npz": "npz", ".pdparams": "pdparams", ".pdema": "pdparams", ".pth": "pth", ".pt": "pth",
@@ -94,7 +94,7 @@ def read(
     with checks.naming_file(path):
         file = open_weights(path, layers)
         try:
-            found = recognise(file.arrays, models.namings(file.format), models.expected)
+            found = models.recognise(file.arrays, file.format)
         except UnknownModel as error:
             if not anything:
                 raise

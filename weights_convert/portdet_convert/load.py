@@ -15,7 +15,7 @@ from portdet_convert import cfg, checks, models, ppyolo, yolov3, yolov3_cfg
 from portdet_convert.files import WeightsFile, open_weights
 from portdet_convert.files.darknet import Conv
 from portdet_convert.files.source import Arrays, as_float32
-from portdet_convert.rules import Renamed, explain, recognise
+from portdet_convert.rules import Renamed, explain, recognise, strangers
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -139,6 +139,12 @@ def _refuse(
     ]
     extra = [n for n in report.unexpected if not n.startswith(extra_ok)]
     wrong = {n: shapes for n, shapes in report.misshapen.items() if not n.startswith(shape_ok)}
+    if extra and (told := strangers(found, names)):
+        raise PortdetError(
+            f"is no file of this model: {told}",
+            where=report.path,
+            fix="give weights of this model, or a file of its backbone alone",
+        )
     if missing or extra:
         raise PortdetError(
             f"{len(missing)} of {len(names)} tensors are not in the file, {len(extra)} of the file are not used "

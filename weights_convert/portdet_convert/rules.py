@@ -12,16 +12,18 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
+from itertools import islice
 from typing import Literal
 
 from portdet.errors import PortdetError
 from portdet_convert.files.source import Array, Arrays
+from portdet_convert.patterns import Patterns, filled, holes
+from portdet_convert.relatives import looks_like
 
 Transform = Literal["same", "transpose"]
 # Each is its own inverse.
 TRANSFORMS: dict[Transform, Callable[[Array], Array]] = {"same": lambda a: a, "transpose": lambda a: a.T}
-_HOLE = re.compile(r"{(\w+)(?::([^}]+))?}")
 
 
 @dataclass(frozen=True)
@@ -33,27 +35,13 @@ class Rule:
     transform: Transform = "same"
 
     def __post_init__(self) -> None:
-        if set(_HOLE.findall(self.pattern)) != set(_HOLE.findall(self.name)):
+        if holes(self.pattern) != holes(self.name):
             raise PortdetError(f"rule {self.pattern} -> {self.name}: the two sides have different placeholders")
 
 
 def units(pairs: Iterable[tuple[str, str]], leaves: Iterable[tuple[str, str]]) -> tuple[Rule, ...]:
     """Rules for units of layers: every pair of paths with every pair of leaf names."""
     return tuple(Rule(f"{a}.{leaf}", f"{b}.{name}") for a, b in pairs for leaf, name in leaves)
-
-
-@cache
-def _compile(template: str) -> re.Pattern[str]:
-    parts, position = [], 0
-    for hole in _HOLE.finditer(template):
-        parts += [re.escape(template[position : hole.start()]), f"(?P<{hole[1]}>{hole[2] or '.+'})"]
-        position = hole.end()
-    return re.compile("".join([*parts, re.escape(template[position:])]))
-
-
-def _rewrite(pattern: str, template: str, name: str) -> str | None:
-    match = _compile(pattern).fullmatch(name)
-    return _HOLE.sub(lambda hole: match[hole[1]], template) if match else None
 
 
 @dataclass(frozen=True)
@@ -63,13 +51,13 @@ class Skip:
     pattern: str
     reason: str
 
-    def fits(self, name: str) -> bool:
-        """Whether the pattern covers the whole name."""
-        return _compile(self.pattern).fullmatch(name) is not None
-
 
 class UnknownModel(PortdetError):
     """No naming fits the names of a file."""
+
+    def __init__(self, what: str, *, fix: str = "", where: str = "") -> None:
+        advice = "give weights of a model that portdet has, or convert the file without naming one: it keeps its names"
+        super().__init__(what, fix=fix or advice, where=where)
 
 
 @dataclass(frozen=True)
@@ -92,55 +80,52 @@ class Naming:
     def canonical(self, name: str) -> tuple[str, Transform] | None:
         """Canonical name and transform of the file's tensor `name`; None if no rule fits."""
         bare = self._bare(name)
-        found = self._forward.find(bare)
-        return found if found and self.source(found[0]) == (bare, found[1]) else None
+        if (fit := self._patterns.find(bare)) is None:
+            return None
+        rule = self.rules[fit[0]]
+        found = filled(rule.name, fit[1])
+        return (found, rule.transform) if self.source(found) == (bare, rule.transform) else None
 
     def source(self, name: str) -> tuple[str, Transform] | None:
         """The file's name (without prefix) of the canonical tensor `name`, and the transform on the way there."""
-        return self._backward.find(name)
+        if (fit := self._names.find(name)) is None:
+            return None
+        rule = self.rules[fit[0]]
+        return filled(rule.pattern, fit[1]), rule.transform
 
     @cached_property
-    def _forward(self) -> _Index:
-        return _Index([(rule.pattern, rule.name, rule.transform) for rule in self.rules])
+    def _patterns(self) -> Patterns:
+        return Patterns([rule.pattern for rule in self.rules])
 
     @cached_property
-    def _backward(self) -> _Index:
-        return _Index([(rule.name, rule.pattern, rule.transform) for rule in self.rules])
+    def _names(self) -> Patterns:
+        return Patterns([rule.name for rule in self.rules])
+
+    @cached_property
+    def _skips(self) -> Patterns:
+        return Patterns([skip.pattern for skip in self.skips])
+
+    @cached_property
+    def _refused(self) -> Patterns:
+        return Patterns([one.pattern for one in self.refused])
+
+    @cached_property
+    def _wrapped(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, sorted(self.prefixes, key=len, reverse=True))))
 
     def skip(self, name: str) -> str | None:
         """The reason why tensor `name` is no weight, or None."""
-        return next((skip.reason for skip in self.skips if skip.fits(name)), None)
+        fit = self._skips.find(name)
+        return self.skips[fit[0]].reason if fit else None
 
     def refusal(self, names: Iterable[str]) -> str | None:
         """The reason why a file with these names is another model, or None."""
-        bare = [self._bare(name) for name in names]
-        return next((one.reason for one in self.refused if any(one.fits(name) for name in bare)), None)
+        fits = (self._refused.find(self._bare(name)) for name in names) if self.refused else ()
+        return next((self.refused[fit[0]].reason for fit in fits if fit), None)
 
     def _bare(self, name: str) -> str:
-        return name[len(max((p for p in self.prefixes if name.startswith(p)), key=len, default="")) :]
-
-
-class _Index:
-    """Rules in one direction. Those without placeholders, nearly all of a long list, are looked up in a table."""
-
-    def __init__(self, rules: Iterable[tuple[str, str, Transform]]) -> None:
-        self.exact: dict[str, tuple[int, str, Transform]] = {}
-        self.open: list[tuple[int, str, str, Transform]] = []
-        for number, (pattern, template, transform) in enumerate(rules):
-            if _HOLE.search(pattern):
-                self.open.append((number, pattern, template, transform))
-            else:
-                self.exact.setdefault(pattern, (number, template, transform))
-
-    def find(self, name: str) -> tuple[str, Transform] | None:
-        """By the first rule that fits."""
-        exact = self.exact.get(name)
-        for number, pattern, template, transform in self.open:
-            if exact and number > exact[0]:
-                break
-            if (found := _rewrite(pattern, template, name)) is not None:
-                return found, transform
-        return exact and exact[1:]
+        wrapper = self._wrapped.match(name)
+        return name[wrapper.end() :] if wrapper else name
 
 
 def suffixes(naming: Naming, prefix: str, *skips: Skip) -> Naming:
@@ -164,13 +149,18 @@ class Renamed:
     skipped: dict[str, str] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    clash: str = ""
+
+    def require(self) -> Renamed:
+        """Itself. Raises `PortdetError` where two tensors of the file claim one canonical name."""
+        if self.clash:
+            raise PortdetError(self.clash, fix="take one of them out of the file")
+        return self
 
 
 def rename(naming: Naming, arrays: Mapping[str, Array]) -> Renamed:
-    """Put every array under its canonical name, skip it with a reason, or list it as unknown.
-
-    Raises `PortdetError` when two tensors of the file claim one canonical name.
-    """
+    """Put every array under its canonical name, skip it with a reason, or list it as unknown; `clash` says which two
+    tensors claim one canonical name, if any do: of these the first is taken."""
     out = Renamed(naming)
     for name, array in arrays.items():
         reason = "text, not a tensor" if array.dtype.kind == "U" else naming.skip(name)
@@ -180,7 +170,8 @@ def rename(naming: Naming, arrays: Mapping[str, Array]) -> Renamed:
         elif found is None:
             out.unknown.append(name)
         elif found[0] in out.origin:
-            raise PortdetError(f"'{name}' and '{out.origin[found[0]][0]}' are both '{found[0]}' ({naming.name} names)")
+            first = out.origin[found[0]][0]
+            out.clash = out.clash or f"'{name}' and '{first}' are both '{found[0]}' ({naming.name} names)"
         else:
             out.origin[found[0]] = (name, found[1])
             out.arrays[found[0]] = TRANSFORMS[found[1]](array)
@@ -212,15 +203,35 @@ def recognise(
     if 2 * max(scores) < len(best.arrays) + len(best.unknown) or not max(scores):
         fit = f"only {max(scores)}" if max(scores) else "none"
         tried = ", ".join(dict.fromkeys(candidate.naming.name for candidate in candidates))
-        raise UnknownModel(
-            f"{fit} of its {len(arrays)} names fits the model (tried {tried}): {_few(arrays)}",
-            fix="check that the file belongs to this model",
-        )
-    return best
+        looks = f"; it looks like {title}" if (title := looks_like(arrays)) else ""
+        raise UnknownModel(f"{fit} of its {len(arrays)} names fits the model (tried {tried}): {_few(arrays)}{looks}")
+    return best.require()
+
+
+TRUNK = "backbone."
+"""How the canonical names of a backbone begin. Many models share one, so none is told by it."""
+
+
+def strangers(found: Renamed, wanted: Collection[str]) -> str:
+    """What a file holds that is not of the model with the names `wanted`, '' if that is the model.
+
+    A model is told by what only it has, its neck and head: of those the file must hold more than of anything else. A
+    backbone alone is one where nearly nothing else is in the file: a twentieth may be damage, which is said elsewhere.
+    """
+    names = set(wanted)
+    trunk = sum(name in names for name in found.arrays if name.startswith(TRUNK))
+    own = sum(name in names for name in found.arrays if not name.startswith(TRUNK))
+    others = [*found.unknown, *(found.origin[name][0] for name in found.arrays if name not in names)]
+    if len(others) <= max(own, trunk / 20):
+        return ""
+    title, said = looks_like(others), f"{len(others)} of its tensors are of another model: {_few(others)}"
+    looks = f"it looks like {title}" if title else "it is of another model"
+    shared = f", whose backbone has names of this one's ({trunk} tensors)" if trunk else ""
+    return f"{looks}{shared}; {said}"
 
 
 def _few(names: Collection[str]) -> str:
-    return ", ".join([*list(names)[:3], *(["..."] if len(names) > 3 else [])])
+    return ", ".join([*islice(names, 3), *(["..."] if len(names) > 3 else [])])
 
 
 KEPT = Naming("no known", (Rule("{path}", "{path}"),))
@@ -243,6 +254,9 @@ def restore(naming: Naming, arrays: Mapping[str, Array]) -> tuple[Arrays, dict[s
     return out, names
 
 
+_COMPARED = 1000
+
+
 def explain(missing: Collection[str], unknown: Collection[str], limit: int = 3) -> str:
     """What was not filled and not used, with the closest name of the other side for the first few."""
     lines = [f"{name} is missing{_hint(name, unknown)}" for name in list(missing)[:limit]]
@@ -252,5 +266,6 @@ def explain(missing: Collection[str], unknown: Collection[str], limit: int = 3) 
 
 
 def _hint(name: str, others: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, others, n=1, cutoff=0.5)
+    # Of 100,000 names each takes 20 us; a name that was mistyped stands among the first of those left over.
+    close = difflib.get_close_matches(name, list(islice(others, _COMPARED)), n=1, cutoff=0.5)
     return f" (closest: {close[0]})" if close else ""

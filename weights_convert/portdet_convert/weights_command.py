@@ -22,7 +22,6 @@ from portdet_convert.compare import gap, statistics
 from portdet_convert.convert import checksum
 from portdet_convert.files import WeightsFile, open_weights
 from portdet_convert.files.source import Array, Arrays, dtype_name
-from portdet_convert.rules import recognise
 
 _BUFFERS = ("running_mean", "running_var", "moving_mean", "moving_variance", "_mean", "_variance")
 _MODEL = click.option("--model", metavar="CONFIG", help="Configuration of the model, for a darknet file.")
@@ -140,7 +139,7 @@ def _open(path: Path, model: str | None, cfg: Path | None) -> WeightsFile:
 def _by_name(*found: WeightsFile) -> tuple[Arrays, Arrays, str]:
     """Both files' arrays under canonical names, in the network's order, or under their own if no rules fit both."""
     try:
-        renamed = [recognise(file.arrays, models.namings(file.format), models.expected) for file in found]
+        renamed = [models.recognise(file.arrays, file.format) for file in found]
     except PortdetError:
         first, second = ({name: a for name, a in file.arrays.items() if a.dtype.kind != "U"} for file in found)
         return first, second, "; compared by the names in the files, which are of no known model"
