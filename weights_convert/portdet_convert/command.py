@@ -19,7 +19,7 @@ from portdet_convert.files import FORMATS
 from portdet_convert.files.source import Arrays
 from portdet_convert.proof import installed, prove
 from portdet_convert.proof_model import Fit, fit
-from portdet_convert.report import Report
+from portdet_convert.report import Report, say
 from portdet_convert.rules import UnknownModel
 
 _EXTENSION = {"darknet": ".weights", **{name: f".{name}" for name in FORMATS if name != "darknet"}}
@@ -92,7 +92,7 @@ def convert(
     if verbose:
         console().print(done.table())
     for line in (done.summary(), *done.notes):
-        console().print(line, soft_wrap=True, highlight=False, markup=False)
+        say(console(), line)
 
 
 def _beside(src: Path, to: str | None) -> Path:
@@ -111,7 +111,7 @@ def _prove(
     done.check = proof.facts()
     console().print(proof.table())
     for line in proof.lines():
-        console().print(line, soft_wrap=True, highlight=False, markup=False)
+        say(console(), line)
     if report is not None:
         done.save(report)
     proof.require(str(output))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from portdet import files
 from portdet.errors import PortdetError
-from portdet_convert import checks, models, yolov3, yolov3_cfg
+from portdet.outside import shown
+from portdet_convert import aliases, checks, layouts, models, yolov3, yolov3_cfg
 from portdet_convert.files import FORMATS, HEADER, WRITERS, WeightsFile, darknet, open_weights, pdparams
 from portdet_convert.files.darknet import Conv
 from portdet_convert.files.source import Array, Arrays, dtype_name, little, raw
@@ -70,6 +71,9 @@ def convert(
     naming = _naming(target, names, found, str(src))
     report = Report(str(src), str(dst), file.format, target, found.naming.name, skipped=found.skipped)
     report.notes = [*order.notes, *found.notes, *_about(Path(src), file)]
+    if naming is KEPT:
+        report.notes += layouts.notes(file.format, target, arrays)
+        report.untransposed = layouts.untransposed(file.format, target, arrays)
     with _unseen(dst) if check else nullcontext(Path(dst)) as path:
         with ThreadPoolExecutor(1) as pool:  # hashing takes as long as writing, and both let go of the interpreter
             checksums = pool.map(checksum, arrays.values())
@@ -78,6 +82,9 @@ def convert(
                 source, transform = found.origin[name]
                 dtype = dtype_name(array)
                 report.rows.append(Row(source, written[name], array.shape, dtype, dtype, transform, digest))
+        theirs = {row.source: array for row, array in zip(report.rows, arrays.values(), strict=True)}
+        report.shared = aliases.shared(theirs)
+        report.notes += aliases.lines(theirs, {row.source: row.checksum for row in report.rows})
         if check:
             check(path, report)
     return report
@@ -107,7 +114,7 @@ def _kept(arrays: Arrays, note: str) -> Renamed:
     """Every tensor under its own name. Raises `PortdetError` for one that cannot be kept."""
     found = rename(KEPT, arrays)
     if found.unknown:
-        raise PortdetError(f"{len(found.unknown)} tensors cannot keep their names, first {found.unknown[0]!r}")
+        raise PortdetError(f"{len(found.unknown)} tensors cannot keep their names, first {shown(found.unknown[0])}")
     return replace(found, notes=[note])
 
 

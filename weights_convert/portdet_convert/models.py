@@ -70,7 +70,7 @@ PROGRAMS = tuple(dict.fromkeys(name for known in KNOWN.values() for name in know
 
 
 def of(names: Collection[str]) -> Known:
-    """The model that most canonical names are of: by its neck and head first, which only it has, then by its backbone."""
+    """The model that most canonical names are of: by neck and head first, which only it has, then by its backbone."""
 
     def count(known: Known) -> tuple[int, int]:
         own, trunk = known.own.match, known.trunk.match

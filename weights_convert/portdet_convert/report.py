@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from portdet.files import write_text
+from portdet.outside import plain, plain_lines
 from portdet_convert.files.source import BFLOAT16
 
 
@@ -46,7 +48,8 @@ class Row:
 class Report:
     """What a conversion did: every tensor; what was skipped, by name, and why; what the check of the result found.
 
-    notes: what the user should know, a line each.
+    notes: what the user should know, a line each. shared: tensors that lie in the bytes of another in the source, and
+    in which; in the target each has its own. untransposed: matrices of a model that is not known, see `layouts`.
     """
 
     source: str
@@ -57,6 +60,8 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    shared: dict[str, str] = field(default_factory=dict)
+    untransposed: list[str] = field(default_factory=list)
     check: dict[str, Any] | None = None
 
     def json(self) -> str:
@@ -69,9 +74,9 @@ class Report:
         table = Table("source", "target", "shape", "dtype", "transform", "sha256")
         for row in self.rows:
             dtype = row.dtype if row.dtype == row.target_dtype else f"{row.dtype} -> {row.target_dtype}"
-            table.add_row(Text(row.source), Text(row.target), str(row.shape), dtype, row.transform, row.checksum)
+            table.add_row(text(row.source), text(row.target), str(row.shape), dtype, row.transform, row.checksum)
         for name, reason in self.skipped.items():
-            table.add_row(Text(name), f"skipped: {reason}")
+            table.add_row(text(name), f"skipped: {reason}")
         return table
 
     def summary(self) -> str:
@@ -91,6 +96,16 @@ class Report:
 
     def _bytes(self) -> int:
         return sum(row.nbytes for row in self.rows)
+
+
+def text(name: str) -> Text:
+    """A name from a file for a table: no markup, no emoji, nothing that steers a terminal."""
+    return Text(plain(name))
+
+
+def say(screen: Console, line: str) -> None:
+    """Print a line that may hold names from a file, as it is."""
+    screen.print(Text(plain_lines(line)), soft_wrap=True)
 
 
 def counted(reasons: Iterable[str]) -> str:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.table import Table
-from rich.text import Text
 
 from portdet.console import console
 from portdet.errors import PortdetError
+from portdet.outside import LONGEST_SHOWN, plain_lines
 from portdet.train.checkpoint import held
-from portdet_convert import checks, models, yolov3_cfg
+from portdet_convert import aliases, checks, models, yolov3_cfg
 from portdet_convert.command import sizes_of
 from portdet_convert.compare import gap, statistics
 from portdet_convert.convert import checksum
 from portdet_convert.files import WeightsFile, open_weights
 from portdet_convert.files.source import Array, Arrays, dtype_name
+from portdet_convert.report import say, text
 
+MOST_ROWS = 2000  # of a table: a row takes 1 ms, and the largest detectors have 1000 tensors
+MOST_REMARKS = 8  # of a file, in a line
 _BUFFERS = ("running_mean", "running_var", "moving_mean", "moving_variance", "_mean", "_variance")
 _MODEL = click.option("--model", metavar="CONFIG", help="Configuration of the model, for a darknet file.")
 _CFG = click.option("--cfg", type=click.Path(path_type=Path), help="darknet's .cfg of a darknet file: its layers.")
@@ -45,19 +49,27 @@ def show(file: Path, model: str | None, cfg: Path | None, as_json: bool) -> None
     """
     found = _open(file, model, cfg)
     rows = [_row(name, array) for name, array in found.arrays.items()]
+    alias = aliases.shared(found.arrays)
+    for row in rows:
+        row["shares"] = alias.get(row["name"])
     if as_json:
-        click.echo(json.dumps({"file": str(file), **_totals(found), "metadata": found.metadata, "tensors": rows}))
+        about = {"file": str(file), **_totals(found), "metadata": found.metadata, "tensors": rows}
+        click.echo(json.dumps({**about, "same_bits": aliases.twins(found.arrays, _checksums(rows))}))
         return
     table = Table("name", "shape", "dtype", "mean", "std", "min", "max", "NaN", "inf", "sha256")
-    for row in rows:
+    for row in rows[:MOST_ROWS]:
         numbers = ("" if row[key] is None else f"{row[key]:.4g}" for key in ("mean", "std", "least", "greatest"))
         counts = ("" if row[key] is None else str(row[key]) for key in ("nan", "infinite"))
-        style = "red" if _bad(row) else ""
-        table.add_row(Text(row["name"]), str(row["shape"]), row["dtype"], *numbers, *counts, row["sha256"], style=style)
+        cells = (text(row["name"]), str(row["shape"]), row["dtype"], *numbers, *counts, row["sha256"])
+        table.add_row(*cells, style="red" if _bad(row) else "")
     screen = console()
     screen.print(table)
     for line in _summary(file, found, rows):
-        screen.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(screen, line)
+
+
+def _checksums(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
+    return {row["name"]: row["sha256"] for row in rows}
 
 
 def _row(name: str, array: Array) -> dict[str, Any]:
@@ -82,10 +94,14 @@ def _totals(found: WeightsFile) -> dict[str, Any]:
     }
 
 
-def _summary(file: Path, found: WeightsFile, rows: Iterable[dict[str, Any]]) -> list[str]:
+def _summary(file: Path, found: WeightsFile, rows: Sequence[dict[str, Any]]) -> list[str]:
     total = _totals(found)
-    extra = "".join(f", {held(value) or f'{key} {value}'}" for key, value in found.metadata.items())
-    lines = [
+    told = (held(value) or f"{key[:40]} {value[:LONGEST_SHOWN]}" for key, value in found.metadata.items())
+    extra = "".join(f", {remark}" for remark in islice(told, MOST_REMARKS))
+    extra += f", {len(found.metadata) - MOST_REMARKS} remarks more" if len(found.metadata) > MOST_REMARKS else ""
+    lines = [f"the first {MOST_ROWS} of {len(rows)} tensors; --json prints all"] if len(rows) > MOST_ROWS else []
+    lines += aliases.lines(found.arrays, _checksums(rows))
+    lines += [
         f"{file}: {found.format}, {len(found.arrays)} tensors, {total['values']:,} values, of these "
         f"{total['parameters']:,} parameters (no statistics, no counters), {total['bytes']:,} bytes{extra}"
     ]
@@ -112,23 +128,27 @@ def diff(
     try:
         first, second, naming = _by_name(_open(a, model, cfg), _open(b, model, cfg))
     except PortdetError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(plain_lines(f"error: {error}"), err=True)
         context.exit(3)
     table = Table("name", "difference", "values", "largest", "relative", "at")
     names = [*first, *(name for name in second if name not in first)]
     worst: tuple[float, str] = (-1.0, "")
+    differ = 0
     for name in names:
         cells, absolute = _difference(first.get(name), second.get(name), atol, rtol)
         if cells:
-            table.add_row(Text(name), *cells)
+            differ += 1
+            if differ <= MOST_ROWS:
+                table.add_row(text(name), *cells)
             worst = max(worst, (absolute, name), key=lambda item: item[0])
     screen = console()
-    if table.row_count:
+    if differ:
         screen.print(table)
+    if differ > MOST_ROWS:
+        say(screen, f"the first {MOST_ROWS} that differ")
     largest = f"; the largest difference is {worst[0]:.3g}, in {worst[1]}" if worst[0] >= 0 else ""
-    said = f"{table.row_count} of {len(names)} tensors differ{largest}{naming}"
-    screen.print(said, soft_wrap=True, highlight=False, markup=False)
-    context.exit(1 if table.row_count else 0)
+    say(screen, f"{differ} of {len(names)} tensors differ{largest}{naming}")
+    context.exit(1 if differ else 0)
 
 
 def _open(path: Path, model: str | None, cfg: Path | None) -> WeightsFile:
