@@ -83,6 +83,13 @@ def find(name: str) -> Path:
     raise PortdetError(f"no configuration {shown(name)}", fix=nearest(Path(name).stem, known))
 
 
+def read_files(name: str) -> dict[str, Path]:
+    """The files that `load` reads, for `files.distinct`."""
+    path = find(name)
+    base = _read(path).get("_base_")
+    return {"the configuration": path} | ({"its _base_": path.parent / base} if isinstance(base, str) else {})
+
+
 def load(name: str, overrides: tuple[str, ...] | list[str] = (), *, alone: bool = False) -> Config:
     """Read a configuration file (its `_base_` first), apply `key=value` words, and check everything.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from portdet.errors import PortdetError
+from portdet.outside import plain
 
 
 @contextmanager
@@ -38,6 +40,46 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def distinct(outputs: Mapping[str, str | Path | None], inputs: Mapping[str, str | Path | None] | None = None) -> None:
+    """Every file that a command will write is one of its own: none is a file that it reads, or writes otherwise.
+
+    By identity, not by name: links of both kinds, relative paths, and names that differ in case alone. Keys say what a
+    file is (`--report`), and None is no file. To be called before anything is written. Raises `PortdetError`.
+    """
+    seen = {_identity(path): (what, path) for what, path in (inputs or {}).items() if path is not None}
+    for what, path in outputs.items():
+        if path is None:
+            continue
+        key = _identity(path)
+        if key in seen:
+            other, there = seen[key]
+            named = "" if str(there) == str(path) else f" ({plain(str(there))})"
+            raise PortdetError(
+                f"{what} would overwrite {other}{named}: they are one file",
+                where=plain(str(path)),
+                fix=f"give {what} a name of its own; nothing was written",
+            )
+        seen[key] = what, path
+
+
+def _identity(path: str | Path) -> tuple[object, ...]:
+    """What a path leads to, there already or not yet; two new names in one folder that differ in case are one."""
+    try:
+        found = os.stat(path)
+        return found.st_dev, found.st_ino
+    except (OSError, ValueError):
+        place = Path(os.path.realpath(path))
+    missing: list[str] = []
+    while True:
+        missing.append(unicodedata.normalize("NFC", place.name).casefold())
+        place = place.parent
+        with suppress(OSError):
+            found = os.stat(place)
+            return found.st_dev, found.st_ino, *missing
+        if place == place.parent:
+            return (str(path), *missing)
 
 
 def sync(path: Path) -> None:

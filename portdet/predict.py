@@ -13,9 +13,9 @@ from portdet.config import Config
 from portdet.data.files import read_image
 from portdet.data.transforms import fit, normalisation, normalise
 from portdet.errors import PortdetError
-from portdet.files import write_text
+from portdet.files import distinct, write_text
 from portdet.models import Detector
-from portdet.outside import shown
+from portdet.outside import plain, shown
 from portdet.report import draw
 from portdet.report.draw import Boxes
 from portdet.session import Session
@@ -38,6 +38,20 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
+def drawings(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Where the drawing of each file goes: no two of other folders or suffixes under one name, in any case."""
+    taken: set[str] = set()
+    found = []
+    for file in files:
+        stem, number = file.stem, 1
+        while stem.casefold() in taken:
+            number += 1
+            stem = f"{file.stem}_{number}"
+        taken.add(stem.casefold())
+        found.append(folder / f"{stem}.jpg")
+    return found
+
+
 def predict_images(
     config: Config,
     detector: Detector,
@@ -52,6 +66,9 @@ def predict_images(
 
     Writes a drawing per image and predictions.json: file, and per box class, score, x1 y1 x2 y2 in its pixels.
     """
+    targets = drawings(files, folder)
+    outputs = {f"the drawing of {plain(str(file))}": target for file, target in zip(files, targets, strict=True)}
+    distinct({**outputs, "predictions.json": folder / "predictions.json"}, {f"{plain(str(f))}": f for f in files})
     fields, data = detector.fields, config.data
     table = normalisation(fields.mean, fields.std)
     pixels = np.zeros((1, 3, data.imgsz, data.imgsz), np.float32)
@@ -67,10 +84,7 @@ def predict_images(
         size = np.array([[image.shape[1], image.shape[0]]], np.int64)
         one = detector.detections(session.predict(pixels), size, config)[0]
         boxes = Boxes(one.boxes, one.labels, one.scores).above(score)
-        same = sum(other.stem == file.stem for other in files[:number])  # of other folders or suffixes
-        draw.save(
-            folder / f"{file.stem}{f'_{same + 1}' if same else ''}.jpg", draw.draw_boxes(image, boxes, names, side=640)
-        )
+        draw.save(targets[number], draw.draw_boxes(image, boxes, names, side=640))
         scores = np.zeros(0) if boxes.scores is None else boxes.scores
         rows = [
             {"class": names[label], "score": round(float(s), 5), "box": [round(float(v), 2) for v in box]}

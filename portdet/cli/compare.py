@@ -62,6 +62,7 @@ def command(
     from portdet.errors import PortdetError
 
     try:
+        _keep(reference, candidates, selves, float64, rename, {"--json": report, "--guess-names": guess_names})
         first, others = _dumps(reference, candidates, rename)
         if guess_names:
             click.echo(_guess(first, others[0], guess_names))
@@ -79,6 +80,22 @@ def command(
     console().print(_levels(result), _tensors(result))
     click.echo(result.words())
     click.get_current_context().exit({True: 0, False: 1, None: 2}[result.passed])
+
+
+def _keep(
+    reference: Path,
+    candidates: Sequence[Path],
+    selves: tuple[Path, ...],
+    float64: Path | None,
+    rename: Path | None,
+    outputs: Mapping[str, Path | None],
+) -> None:
+    """No output is a file that is read."""
+    from portdet.files import distinct
+
+    many = {f"{what} {number}": path for what, paths in (("candidate", candidates), ("--self", _files(selves)))
+            for number, path in enumerate(paths, start=1)}  # fmt: skip
+    distinct(outputs, {"the reference": reference, "--float64": float64, "--rename": rename, **many})
 
 
 def _dumps(reference: Path, candidates: Sequence[Path], rename: Path | None) -> tuple[Mapping[str, Array], Dumps]:

@@ -38,11 +38,13 @@ def convert(
     \b
     portdet data convert voc bccd --split ImageSets/Main/train.txt -o bccd/train.json
     """
-    from portdet.data.voc import convert_voc, splits
+    from portdet.data.voc import convert_voc, files_of, splits
+    from portdet.files import distinct
 
     if split is None:
         found = ", ".join(splits(root)) or "no list in ImageSets/Main"
         raise PortdetError("no split given", where=str(root), fix=f"--split LIST; found: {found}")
+    distinct({"--output": output}, {"the image list": root / split, **files_of(root)})
     chosen = tuple(names.split(",")) if names else ()
     report = convert_voc(root, split, output, names=chosen, bad_box=bad_box, bad_image=bad_image)
     written = json.loads(output.read_text(encoding="utf-8"))
@@ -93,13 +95,19 @@ def _text(split: str, about: dict[str, Any]) -> str:
 
 
 def _pictures(folder: Path, split: str, dataset: Any, count: int = 8) -> None:
+    from portdet.data.files import ImageFiles
+    from portdet.files import distinct
     from portdet.report import draw, plots
 
-    plots.labels(folder / f"labels_{split}.png", dataset.coco_ground_truth())
+    labels, samples = folder / f"labels_{split}.png", folder / f"samples_{split}.jpg"
+    source = dataset.source
+    read = {r.name: source.folder / r.name for r in dataset.records} if isinstance(source, ImageFiles) else {}
+    distinct({"the picture of labels": labels, "the picture of samples": samples}, read)
+    plots.labels(labels, dataset.coco_ground_truth())
     records = dataset.records[:count]
     boxes = [draw.Boxes(record.boxes, record.labels) for record in records]
     images = [draw.draw_boxes(dataset.read(r), b, dataset.names, side=320) for r, b in zip(records, boxes, strict=True)]
-    draw.save(folder / f"samples_{split}.jpg", draw.mosaic(images, [record.name for record in records]))
+    draw.save(samples, draw.mosaic(images, [record.name for record in records]))
 
 
 @command.command()

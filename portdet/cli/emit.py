@@ -20,10 +20,11 @@ def command(config: str, output: Path | None, overrides: tuple[str, ...]) -> Non
     """
     from portdet.backends import load_backend, source_text
     from portdet.cli.model import detector_of
-    from portdet.config import load
-    from portdet.files import write_text
+    from portdet.config import load, read_files
+    from portdet.files import distinct, write_text
 
     values = load(config, overrides)
+    distinct({"--output": output}, read_files(config))
     target = load_backend(values.train.backend).target
     detector = detector_of(values)
     text = source_text(detector, target)

@@ -108,6 +108,13 @@ def splits(root: Path) -> list[str]:
     return [f"ImageSets/Main/{path.name}" for path in lists if "_" not in path.stem]
 
 
+def files_of(root: Path) -> dict[str, Path]:
+    """Every file of the data set, for `files.distinct`."""
+    folders = (root / name for name in ("Annotations", "JPEGImages", "ImageSets/Main"))
+    paths = (path for folder in folders if folder.is_dir() for path in folder.iterdir())
+    return {plain(str(path.relative_to(root))): path for path in paths}
+
+
 def _split(path: Path) -> Sequence[str]:
     try:
         lines = read_text(path, most=MOST_LIST).splitlines()

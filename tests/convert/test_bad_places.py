@@ -122,16 +122,6 @@ def test_links_that_lead_nowhere(here: Path) -> None:
     assert Path("new.pth").read_bytes() == Path("loop.pth").read_bytes()
 
 
-@pytest.mark.parametrize("form", [form for form in FORMATS if form != "weights"])
-def test_the_source_may_be_the_output(here: Path, form: str) -> None:
-    assert run(["convert", "in", "-o", f"w.{form}"]) == 0
-    before = Path(f"w.{form}").read_bytes()
-    os.link(f"w.{form}", f"hard.{form}")
-    for target in (f"w.{form}", f"hard.{form}"):
-        assert run(["convert", f"w.{form}", "-o", target]) == 0
-        assert Path(target).read_bytes() == before
-
-
 def test_an_output_that_is_no_file(here: Path, fails: Failing) -> None:
     os.mkfifo("pipe.pth")
     Path("folder.pth").mkdir()

@@ -88,15 +88,6 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path, small: Arrays) -> No
         convert(tmp_path / "in", tmp_path, to="pth")
 
 
-def test_the_source_may_be_the_target_and_a_link_stays_one(tmp_path: Path, small: Arrays) -> None:
-    safetensors.write(tmp_path / "w.safetensors", small)
-    before = (tmp_path / "w.safetensors").read_bytes()
-    (tmp_path / "link.safetensors").symlink_to("w.safetensors")
-    convert(tmp_path / "link.safetensors", tmp_path / "link.safetensors")
-    assert (tmp_path / "link.safetensors").is_symlink()
-    assert (tmp_path / "w.safetensors").read_bytes() == before
-
-
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     old = os.umask(0o027)
     try:

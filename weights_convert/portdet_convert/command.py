@@ -9,10 +9,12 @@ from typing import Any
 
 import click
 
-from portdet.config import load
+from portdet.config import load, read_files
 from portdet.console import console
 from portdet.errors import PortdetError
+from portdet.files import distinct
 from portdet_convert import checks, models, yolov3_cfg
+from portdet_convert.cfg import beside
 from portdet_convert.convert import SUFFIXES, read
 from portdet_convert.convert import convert as convert_file
 from portdet_convert.files import FORMATS
@@ -79,6 +81,8 @@ def convert(
     portdet convert ppyolo_r50vd_dcn_2x_coco.pdparams --to pth --names miemiedetection
     """
     output = output or _beside(src, options["to"])
+    read_too = {"--cfg": options["cfg"] or beside(src), **(read_files(model) if model else {})}
+    distinct({"the converted file": output, "--report": report}, {"the source": src, **read_too})
     sizes = sizes_of(model)
     if check:
         installed()  # before any work

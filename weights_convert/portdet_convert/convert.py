@@ -62,6 +62,7 @@ def convert(
     if target not in FORMATS:
         raise PortdetError(f"unknown format '{target}'", fix=f"known: {', '.join(FORMATS)}")
     _check_names(target, names)
+    files.distinct({"the converted file": dst}, {"the source": src, "the .cfg": cfg})
     order = yolov3_cfg.order(src, cfg, depths, channels)
     anything = target != "darknet" and names is None and depths is None and channels is None
     file, found = read(src, order, anything=anything)
