@@ -5,23 +5,12 @@ from __future__ import annotations
 import click
 
 from portdet.config import Config
-from portdet.models.registry import Detector, load_model
+from portdet.models.registry import Detector, load_model, section_of
 
 
 def detector_of(config: Config, *, imgsz: int = 0, batch: int = 0) -> Detector:
     """The detector that training would build: for the classes of the data, as far as the configuration says."""
-    section, data = dict(config.model), config.data
+    section, data = section_of(config), config.data
     if "classes" not in section:
-        if names := _names(config):
-            section["classes"] = len(names)
-        else:
-            click.echo("data.names is empty: shown for the model's default number of classes", err=True)
+        click.echo("data.names is empty: shown for the model's default number of classes", err=True)
     return load_model(section, imgsz=imgsz or data.imgsz, batch=batch or data.batch, max_boxes=data.max_boxes)
-
-
-def _names(config: Config) -> tuple[str, ...]:
-    if config.data.names or config.data.format != "scenes":
-        return tuple(config.data.names)
-    from portdet.data.scenes import SCENE_NAMES
-
-    return SCENE_NAMES

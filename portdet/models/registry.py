@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from portdet.config import Config as RunConfig
+from portdet.data.scenes import SCENE_NAMES
 from portdet.errors import PortdetError, nearest
 from portdet.ir.graph import DType, ModuleGraph
 from portdet.ir.trace import graph
@@ -69,6 +70,29 @@ def load_model(section: Mapping[str, Any], *, imgsz: int = 416, batch: int = 2, 
     stages = getattr(module, "STAGES", ())
     scores, noise = "scores" in inputs, noise if asks else None
     return Detector(fields, spec, traced, module.detections, module.HEAD, stages, scores, noise)
+
+
+def section_of(config: RunConfig, names: Sequence[str] = ()) -> dict[str, Any]:
+    """The `model` section for the classes of the data: `names`, else those that the configuration says.
+
+    Without `classes` where nothing says them, as with a COCO file that was not opened. Raises PortdetError where the
+    data and `model.classes` are both given and disagree.
+    """
+    section, data = dict(config.model), config.data
+    told = names or data.names
+    if told and section.setdefault("classes", len(told)) != len(told):
+        raise PortdetError(
+            f"model.classes = {shown(section['classes'])}, but the data has {len(told)} classes: {shown(list(told))}",
+            fix="leave model.classes out, or set it to the number of classes",
+        )
+    if data.format == "scenes" and not told:
+        section.setdefault("classes", len(SCENE_NAMES))
+    return section
+
+
+def fields_of(section: Mapping[str, Any]) -> Any:
+    """A `model` section as its model's own checked fields. Raises PortdetError as `load_model` does."""
+    return _check(_module(section).Config, section)
 
 
 def check(config: RunConfig) -> None:

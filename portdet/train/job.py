@@ -22,6 +22,7 @@ from portdet.errors import PortdetError
 from portdet.evaluate.validate import Validator, unscored
 from portdet.files import write_text
 from portdet.models import Detector, load_model
+from portdet.models.registry import section_of
 from portdet.ranks import ALONE, Place, is_shared
 from portdet.report import draw, plots
 from portdet.report.draw import Boxes
@@ -38,14 +39,7 @@ from portdet.train.schedule import base_rate, rate_line
 
 def model_of(config: Config, names: tuple[str, ...]) -> Detector:
     """The configuration's detector, for the classes of the data; they must agree where both are given."""
-    section = dict(config.model)
-    given = section.setdefault("classes", len(names))
-    if given != len(names):
-        raise PortdetError(
-            f"model.classes = {given}, but the data has {len(names)} classes: {', '.join(names)}",
-            fix="leave model.classes out, or set it to the number of classes",
-        )
-    config.model = section
+    config.model = section = section_of(config, names)
     data = config.data
     return load_model(section, imgsz=data.imgsz, batch=min(data.batch, 2), max_boxes=data.max_boxes)
 

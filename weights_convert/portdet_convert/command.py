@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from portdet.config import load, read_files
 from portdet.console import console
 from portdet.errors import PortdetError
 from portdet.files import distinct
+from portdet.models.registry import fields_of, section_of
+from portdet.outside import shown
 from portdet_convert import checks, models, yolov3_cfg
 from portdet_convert.cfg import beside
 from portdet_convert.convert import SUFFIXES, read
@@ -31,11 +32,12 @@ def sizes_of(model: str | None) -> tuple[tuple[int, ...] | None, tuple[int, ...]
     """Depths and channels of a configuration's YOLOv3, None without a configuration or of another model."""
     if model is None:
         return None, None
-    section = load(model).model
-    if (name := section.get("name")) not in models.KNOWN:
-        raise PortdetError(f"conversion is known for {', '.join(models.KNOWN)}, not for '{name}'", where=model)
-    fields: Any = importlib.import_module(f"portdet.models.{name}").Config.model_validate(section)
-    return models.sizes(fields)
+    section = section_of(load(model))
+    name = section.get("name")
+    if type(name) is not str or name not in models.KNOWN:
+        raise PortdetError(f"conversion is known for {', '.join(models.KNOWN)}, not for {shown(name)}", where=model)
+    with checks.naming_file(model):
+        return models.sizes(fields_of(section))
 
 
 _NAMES_HELP = "Whose names the tensors get; those of the framework's generated model if left out."
@@ -129,4 +131,4 @@ def _fit(src: Path, model: str | None, order: yolov3_cfg.Order) -> tuple[Arrays,
         fix = "--check runs a model that portdet knows; convert without it" if model is None else error.fix
         raise PortdetError(error.what, fix=fix, where=error.where) from None
     with checks.naming_file(src):
-        return arrays, fit(arrays, load(model).model if model else None)
+        return arrays, fit(arrays, section_of(load(model)) if model else None)

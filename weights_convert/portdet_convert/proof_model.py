@@ -8,6 +8,7 @@ from typing import Any
 
 from portdet.errors import PortdetError
 from portdet.models import Detector, load_model
+from portdet.outside import shown
 from portdet_convert import models
 from portdet_convert.files.source import Arrays
 
@@ -48,14 +49,15 @@ class Fit:
 
 def fit(arrays: Arrays, section: Mapping[str, Any] | None = None) -> Fit:
     """The model whose weights are `arrays` (all, or the backbone's): that of `section` with the file's class count, or
-    the one that their shapes tell.
+    the one that their shapes tell. A section that states no `classes` has the file's.
 
     Raises `PortdetError` naming the first tensor that has another shape there, or is not there.
     """
     known, found = models.of(arrays), {name: array.shape for name, array in arrays.items()}
     given = dict(section) if section is not None else known.section(found)
+    told = "classes" in given
     if given.get("name") != known.name:
-        raise PortdetError(f"is {known.title}, the configuration's model is '{given.get('name')}'")
+        raise PortdetError(f"is {known.title}, the configuration's model is {shown(given.get('name'))}")
     model = load_model(given, imgsz=known.side, batch=1)
     wanted, other_heads = _shapes(model), dict[str, tuple[Shape, Shape]]()
     if known.output in found:
@@ -63,7 +65,7 @@ def fit(arrays: Arrays, section: Mapping[str, Any] | None = None) -> Fit:
         given["classes"] = found[known.output][0] // 3 - fixed
         if given["classes"] != model.fields.classes:
             heads = (name for name in found if name.startswith(model.head) and name in wanted)
-            other_heads = {name: (found[name], wanted[name]) for name in heads}
+            other_heads = {name: (found[name], wanted[name]) for name in heads} if told else {}
             wanted = _shapes(load_model(given, imgsz=known.side, batch=1))
     for name, shape in found.items():
         if shape != wanted.get(name):
