@@ -20,6 +20,7 @@ from portdet.lower import emit
 from portdet.lower.names import native_names
 from portdet.lower.target import Target
 from portdet.models import Detector
+from portdet.outside import shown
 from portdet.session import Array, Arrays, Backend, Options, Recipe, Session
 
 OWN = {"torch": "portdet_torch", "mindspore": "portdet_mindspore", "paddle": "portdet_paddle"}
@@ -68,6 +69,8 @@ def open_session(
     target = target or chosen.target
     if options.mode == "default":
         options = replace(options, mode=chosen.default_mode)
+    if options.mode not in chosen.modes:
+        raise PortdetError(f"{backend} has no mode {shown(options.mode)}", fix=nearest(options.mode, chosen.modes))
     source = write_source(detector, target, folder / f"model_{target.name}.py")
     names = native_names(detector.graph, target)
     return chosen.open_session(source, detector.graph.class_name, recipe, names, options)

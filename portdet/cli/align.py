@@ -157,8 +157,10 @@ def _trained(
     from portdet.align.published import read_reference
     from portdet.backends import load_backend
     from portdet.config import load
+    from portdet.data import open_dataset
     from portdet.models.registry import check
-    from portdet.train.folder import run_folder
+    from portdet.train.folder import new_folder
+    from portdet.train.job import model_of
 
     values = load(target, tuple(overrides))
     check(values)
@@ -167,12 +169,15 @@ def _trained(
     reference = read_reference(against, spread) if against else None
     if reference:
         meets(reference, validated_epochs(values))
+    model_of(values.model_copy(deep=True), open_dataset(values.data, "train").names)
     start = pretrained(values) if values.train.pretrained and initial is None else None
-    folder = run_folder(values.train.project, "align", values.train.name, exist_ok=values.train.exist_ok).resolve()
-    job = AlignJob(
-        values, names, folder, margin, say=click.echo, weights=initial, pretrained=start, reference=reference
-    )
-    result = job.run()
+    t = values.train
+    with new_folder(t.project, "align", t.name, exist_ok=t.exist_ok, begun="*/session.json") as place:
+        folder = place.resolve()
+        job = AlignJob(
+            values, names, folder, margin, say=click.echo, weights=initial, pretrained=start, reference=reference
+        )
+        result = job.run()
     _show(result, folder)
     for name, lines in job.crashed.items():
         click.echo(f"{name} could not run:\n{lines}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -25,25 +26,31 @@ def command(run: str, images: tuple[Path, ...], weights: Path | None, score: flo
     from portdet.cli.runs import open_run, read_weights
     from portdet.data import open_dataset
     from portdet.predict import image_files, predict_images
-    from portdet.train.folder import describe, run_folder
+    from portdet.train.folder import describe, new_folder
     from portdet.train.job import model_of, session_of
 
     config, path = open_run(run, weights, overrides)
-    files = image_files(images)
+    files, left = image_files(images)
+    for line in left:
+        click.echo(line, err=True)
     names = tuple(config.data.names) or open_dataset(config.data, "val").names
     detector = model_of(config, names)
     arrays = read_weights(path, detector, transfer=False)
-    folder = run_folder(config.train.project, "predict", config.train.name, exist_ok=config.train.exist_ok)
-    describe(folder, config)
-    session = session_of(config, detector, folder)
-    try:
+    t = config.train
+    with (
+        new_folder(t.project, "predict", t.name, exist_ok=t.exist_ok, begun="*.jpg") as folder,
+        ExitStack() as stack,
+    ):
+        describe(folder, config)
+        session = session_of(config, detector, folder)
+        stack.callback(session.close)
         session.load_weights(arrays)
         with click.progressbar(length=len(files), label="predicting") as bar:
-            counts, skipped = predict_images(config, detector, session, files, names, folder, score, bar.update)
-    finally:
-        session.close()
+            counts, skipped, cut = predict_images(config, detector, session, files, names, folder, score, bar.update)
     for name, count in counts.items():
         click.echo(f"{name}: {count}")
+    for line in cut:
+        click.echo(line, err=True)
     for line in skipped:
         click.echo(f"skipped {line}", err=True)
     click.echo(f"{len(files) - len(skipped)} images, {len(skipped)} skipped; see {folder}")

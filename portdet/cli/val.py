@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -29,7 +30,7 @@ def command(run: str, weights: Path | None, min_ap: float | None, overrides: tup
     from portdet.evaluate.coco_map import text
     from portdet.evaluate.validate import Validator, unscored
     from portdet.report.scores import score_table
-    from portdet.train.folder import describe, run_folder
+    from portdet.train.folder import describe, new_folder
     from portdet.train.job import model_of, session_of, write_validation
 
     config, path = open_run(run, weights, overrides)
@@ -40,18 +41,20 @@ def command(run: str, weights: Path | None, min_ap: float | None, overrides: tup
         raise PortdetError(why, fix="name annotations with boxes (data.val=FILE), or --save-json for detections alone")
     detector = model_of(config, dataset.names)
     arrays = read_weights(path, detector, transfer=False)
-    folder = run_folder(config.train.project, "val", config.train.name, exist_ok=config.train.exist_ok)
-    describe(folder, config)
-    session = session_of(config, detector, folder)
-    validator = Validator(config, detector, dataset)
-    try:
+    t = config.train
+    with (
+        new_folder(t.project, "val", t.name, exist_ok=t.exist_ok, begun="metrics.json") as folder,
+        ExitStack() as stack,
+    ):
+        describe(folder, config)
+        session = session_of(config, detector, folder)
+        stack.callback(session.close)
+        validator = Validator(config, detector, dataset)
+        stack.callback(validator.close)
         session.load_weights(arrays)
         with click.progressbar(length=len(dataset), label="validating") as bar:
             scores = validator.run(session, lambda *_: bar.update(config.data.val_batch))
         write_validation(folder, validator, dataset, config)
-    finally:
-        validator.close()
-        session.close()
     if why:
         click.echo(f"{why}; the detections are kept in detections.json")
     for table in [] if why else score_table(scores):

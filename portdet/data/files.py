@@ -33,6 +33,13 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in wanted if name in Pillow.OPEN)
 
 
+@cache
+def suffixes() -> frozenset[str]:
+    """Of the files that `read_image` reads, in small letters: '.jpg', '.gif' and some forty more."""
+    Pillow.init()
+    return frozenset(suffix for suffix, name in Pillow.registered_extensions().items() if name in _formats())
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Pillow.Image]:
     """An image file, its header read and nothing decoded. A pipe, which would be waited for, is refused unopened.
@@ -51,7 +58,8 @@ def read_image(path: Path) -> Image:
     """Decode a file to (H, W, 3) uint8, RGB.
 
     Pillow, because OpenCV returns a truncated JPEG half grey without a word. EXIF rotation is not applied: COCO's
-    boxes are in the stored orientation. Raises PortdetError for whatever cannot be decoded in full.
+    boxes are in the stored orientation. Of an animation, or a file of pages, it is the first one. Raises PortdetError
+    for whatever cannot be decoded in full.
     """
     try:
         with opened(path) as image:
@@ -62,6 +70,12 @@ def read_image(path: Path) -> Image:
         raise PortdetError(
             f"unreadable image: {reason(error)}", where=str(path), fix="replace the file, or set data.bad_image=skip"
         ) from error
+
+
+def several(path: Path) -> bool:
+    """Whether an image file that can be read holds further frames or pages."""
+    with opened(path) as image:
+        return bool(getattr(image, "is_animated", False))
 
 
 def reason(error: Exception) -> str:

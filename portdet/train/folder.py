@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import platform
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,26 @@ def run_folder(project: str | Path, verb: str, name: str, *, exist_ok: bool = Fa
             f"cannot make a folder in {parent}: {error.strerror}", fix="set train.project to a folder you can write"
         ) from None
     raise AssertionError("itertools.count ended")
+
+
+@contextmanager
+def new_folder(project: str | Path, verb: str, name: str, *, exist_ok: bool = False, begun: str) -> Iterator[Path]:
+    """`run_folder` for the block. A new one goes again, with what was written into it and the folders above that were
+    made for it, if the block fails before a file is there that the pattern `begun` fits: what fails so early is a wrong
+    device, field or file.
+    """
+    target = Path(project) / verb / name
+    absent = [path for path in (target, *target.parents) if not path.exists()]
+    folder = run_folder(project, verb, name, exist_ok=exist_ok)
+    try:
+        yield folder
+    except BaseException:
+        if (target in absent or not exist_ok) and next(folder.glob(begun), None) is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            for path in absent:
+                with suppress(OSError):
+                    path.rmdir()
+        raise
 
 
 def describe(folder: Path, config: Config) -> None:
