@@ -6,6 +6,8 @@ text of one line without a terminal's commands. Nothing that passes can run, han
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
@@ -22,6 +24,7 @@ __all__ = ["plain", "plain_lines"]  # the rest is public by its name
 
 LONGEST_SHOWN = 120  # characters of a value in a message
 LONGEST_NAME = 200  # of a file or folder name: file systems take 255 bytes, and ours get suffixes
+MOST_BYTES = 1 << 28  # of a file in a run's folder; steps.csv has 100 bytes a step
 DEEPEST = 64  # nested lists and maps in a file
 _ITEMS = 8  # of a list or a map that are shown
 _DEEP = 3  # levels that are shown
@@ -107,23 +110,41 @@ def read_bytes(path: Path, *, most: int, fix: str = "") -> bytes:
         raise PortdetError(f"cannot be read: {reason}", where=where, fix=fix or "check the path") from None
 
 
-def parse_json(text: str, where: str, fix: str = "", *, shallow: bool = False) -> Any:
-    """JSON of at most `DEEPEST` levels. NaN and infinities, which JSON has not, are refused.
+def parse_json(text: str, where: str, fix: str = "", *, nan: bool = False, deep: bool = False) -> Any:
+    """JSON of at most `DEEPEST` levels.
 
-    shallow: for files of 10^6 entries of which only checked values are used; NaN is taken, depth has Python's bound.
+    nan: NaN and infinities, which JSON has not and Python's json writes, are numbers. deep: as deep as Python reads,
+    for files of 10^6 entries of which only checked values are used.
     """
 
-    def refuse(constant: str) -> Any:
-        raise ValueError(f"{constant} is no JSON number")
+    def constant(name: str) -> float:
+        if nan:
+            return float(name)
+        raise ValueError(f"{name} is no JSON number")
 
     try:
-        value = json.loads(text, parse_constant=None if shallow else refuse)
+        value = json.loads(text, parse_constant=constant)
     except (ValueError, RecursionError) as error:
-        what = "nested too deeply" if isinstance(error, RecursionError) else plain(str(error)[:LONGEST_SHOWN])
+        what = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:LONGEST_SHOWN]
         raise PortdetError(f"not valid JSON: {what}", where=where, fix=fix) from None
-    if not shallow:
+    if not deep:
         check_depth(value, where)
     return value
+
+
+def read_json(path: Path, model: TypeAdapter[T], fix: str = "", *, nan: bool = False) -> T:
+    """A JSON file of portdet's own making, which may be somebody else's: its values as the model."""
+    where = plain(str(path))
+    return checked(model, parse_json(read_text(path, most=MOST_BYTES, fix=fix), where, fix, nan=nan), where, fix)
+
+
+def read_csv(path: Path, fix: str = "") -> list[list[str]]:
+    """The lines of a CSV file, the columns' names first; [] of an empty one."""
+    text = read_text(path, most=MOST_BYTES, fix=fix)
+    try:
+        return list(csv.reader(io.StringIO(text)))
+    except csv.Error as error:  # a cell of over 131072 characters
+        raise PortdetError(f"not valid CSV: {error}", where=plain(str(path)), fix=fix) from None
 
 
 def check_depth(value: Any, where: str) -> None:

@@ -22,9 +22,9 @@ _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"
 _MERGE = "tag:yaml.org,2002:merge"
 
 
-def read_yaml(path: Path, fix: str = "") -> Any:
-    """The values of a file. Raises `PortdetError` with file and line for what is no plain YAML."""
-    return parse_yaml(read_text(path, most=MOST_BYTES, fix=fix), plain(str(path)), fix)
+def read_yaml(path: Path, fix: str = "", *, most: int = MOST_BYTES) -> Any:
+    """The values of a file of at most `most` bytes. Raises `PortdetError` with file and line for any other."""
+    return parse_yaml(read_text(path, most=most, fix=fix), plain(str(path)), fix)
 
 
 def parse_yaml(text: str, where: str, fix: str = "") -> Any:
@@ -57,6 +57,7 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
+        self._most = max(EXPANDED, 2 * len(text))
         self._deep = 0
         self._done: dict[int, tuple[int, int]] = {}  # of a finished node: levels below it, characters with all aliases
 
@@ -74,7 +75,7 @@ class _Loader(yaml.SafeLoader):
         if node is not None:
             levels, size = self._done[id(node)]
             _refuse(self._deep + levels > DEEPEST, f"aliases nest more than {DEEPEST} levels", event)
-            _refuse(size > EXPANDED, f"with its aliases written out it has over {EXPANDED} characters", event)
+            _refuse(size > self._most, f"with its aliases written out it has over {self._most} characters", event)
         return node
 
     def _measured(self, node: yaml.Node) -> tuple[int, int]:

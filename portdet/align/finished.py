@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+from pydantic import TypeAdapter
 
 from portdet.align.against import judge_against
 from portdet.align.rule import Trace
 from portdet.errors import PortdetError
 from portdet.evaluate.coco_map import NAMES
 from portdet.files import write_text
+from portdet.outside import read_csv, read_json, shown
 from portdet.report import align_page, plots
 from portdet.report.align_reference import Reference
 from portdet.report.align_run import AlignRun, BackendRun
 from portdet.report.align_tables import markdown
 from portdet.report.results import read as read_results
+
+T = TypeVar("T")
 
 
 def compare_finished(folders: Sequence[Path], reference: Reference, target: Path) -> AlignRun:
@@ -52,7 +56,7 @@ def read_run(folder: Path, name: str, page: Path) -> BackendRun:
     rows = read_results(folder / "results.csv")
     if not rows:
         raise PortdetError(f"{folder} has no finished epoch", fix="train it further: portdet train --resume")
-    facts: dict[str, str] = _json(folder / "session.json")
+    facts = read_facts(folder)
     scored = next((row for row in reversed(rows) if row.keys() & set(NAMES)), {})
     picture = folder / "val_batch.jpg"
     return BackendRun(
@@ -61,7 +65,7 @@ def read_run(folder: Path, name: str, page: Path) -> BackendRun:
         device=facts.get("device", ""),
         seconds=float(rows[-1].get("time", 0.0)),
         epochs=[dict(row) for row in rows],
-        step_losses=[float(row["loss"]) for row in _steps(folder)],
+        step_losses=[_number(row, "loss", folder) for row in _steps(folder)],
         metrics={key: scored[key] for key in NAMES if key in scored},
         pictures={"predictions": os.path.relpath(picture, page)} if picture.is_file() else {},
         environment=facts,
@@ -75,8 +79,8 @@ def read_trace(folder: Path) -> Trace:
     return Trace(
         [row["lr"] for row in steps],
         [row["batch"] for row in steps],
-        _json(folder / "session.json")["initial_weights"],
-        {name: float(value) for name, value in steps[0].items() if name not in about},
+        read_facts(folder).get("initial_weights", ""),
+        {name: _number(steps[0], name, folder) for name in steps[0] if name not in about},
         [row["ema_decay"] for row in steps if "ema_decay" in row],
     )
 
@@ -101,13 +105,37 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return ["/".join(path.parts[-depth:]) for path in paths]
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def read_facts(folder: Path) -> dict[str, str]:
+    """session.json: what the run said of itself; {} where it is not there."""
+    return _read(folder / "session.json", TypeAdapter(dict[str, str]), {})
+
+
+def read_versions(folder: Path) -> dict[str, str]:
+    """Of the packages, from environment.json."""
+    return _read(folder / "environment.json", TypeAdapter(_Environment), _Environment()).versions
+
+
+@dataclass
+class _Environment:
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def _read(path: Path, model: TypeAdapter[T], absent: T) -> T:
+    return read_json(path, model, "move the file away", nan=True) if os.path.isfile(path) else absent
 
 
 def _steps(folder: Path) -> list[dict[str, str]]:
+    """The whole rows of steps.csv."""
     path = folder / "steps.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    lines = read_csv(path, "move the file away") if os.path.isfile(path) else []
+    for column in ("loss", "lr", "batch") if lines else ():
+        if column not in lines[0]:
+            raise PortdetError(f"no column {column} among {shown(lines[0])}", where=str(path), fix="move the file away")
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[1:] if len(line) == len(lines[0])]
+
+
+def _number(row: Mapping[str, str], name: str, folder: Path) -> float:
+    try:
+        return float(row[name])
+    except ValueError:
+        raise PortdetError(f"{shown(name)} is {shown(row[name])}, no number", where=str(folder / "steps.csv")) from None

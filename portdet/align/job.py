@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from portdet.align.against import judge_against
-from portdet.align.finished import read_run, read_trace, write
+from portdet.align.finished import read_run, read_trace, read_versions, write
 from portdet.align.rule import judge
 from portdet.align.runs import Runs
 from portdet.config import Config
@@ -63,5 +62,5 @@ def side_by_side(
     except PortdetError as error:  # hours of training are not thrown away for it
         result.checks.append(Check("published curves", None, error.what))
         result.passed = result.passed and None
-    result.environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["versions"]
+    result.environment = read_versions(folder)
     return result

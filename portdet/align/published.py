@@ -16,15 +16,16 @@ A table is YAML; `configs/published/` ships some. All values are as COCO's metri
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from portdet.config import config_root
 from portdet.errors import PortdetError, nearest
 from portdet.evaluate.coco_map import NAMES
+from portdet.outside import LONGEST_NAME, MOST_BYTES, read_text, shown
+from portdet.plain_yaml import read_yaml
 from portdet.report.align_reference import Reference
 from portdet.report.align_run import AlignRun
 from portdet.report.ladder_data import LadderReport
@@ -66,10 +67,10 @@ def read_reference(target: str, spread: float | None = None) -> Reference:
 def _find(target: str) -> Path:
     shipped = config_root() / "published"
     for candidate in (Path(target), shipped / target, shipped / f"{target}.yaml"):
-        if candidate.exists():
+        if os.path.exists(candidate):
             return candidate
     known = [path.stem for path in shipped.glob("*.yaml")]
-    raise PortdetError(f"no curves '{target}': neither a file nor a published table", fix=nearest(target, known))
+    raise PortdetError(f"no curves {shown(target)}: neither a file nor a published table", fix=nearest(target, known))
 
 
 def _results(path: Path) -> Reference:
@@ -85,7 +86,7 @@ def _alignment(path: Path) -> Reference:
 
 def _trained(path: Path) -> AlignRun:
     """The trainings of an alignment, or of a ladder with the level `train`."""
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path, most=MOST_BYTES)
     if '"outcomes"' not in text:
         return AlignRun.from_json(text, str(path))
     ladder = LadderReport.from_json(text, str(path))
@@ -99,30 +100,27 @@ def _scores(rows: Iterable[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def _table(path: Path) -> Reference:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PortdetError(f"cannot read {path}: {error.strerror}", fix="check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PortdetError(f"not valid YAML: {error}", where=str(path)) from None
+    values = read_yaml(path, fix="see portdet/align/published.py")
     if not isinstance(values, dict) or not values:
         raise PortdetError("an empty table: no curves in it", where=str(path), fix="see portdet/align/published.py")
     if unknown := [key for key in values if key not in _KEYS]:
-        raise PortdetError(f"unknown key '{unknown[0]}'", where=str(path), fix=nearest(str(unknown[0]), _KEYS))
+        raise PortdetError(f"unknown key {shown(unknown[0])}", where=str(path), fix=nearest(str(unknown[0]), _KEYS))
     if missing := [key for key in _NEEDED if not values.get(key)]:
         raise PortdetError(f"'{missing[0]}' is missing or empty", where=str(path), fix=f"needed: {', '.join(_NEEDED)}")
     curves = _mapping(values["curves"], f"{path}: curves")
     shared = values.get("epochs")
-    rows = {str(name): _curve(_mapping(curve, f"{path}: {name}"), shared, f"{path}: {name}")
-            for name, curve in curves.items()}  # fmt: skip
+    rows: dict[str, list[dict[str, float]]] = {}
+    for name, curve in curves.items():
+        place = f"{path}: {str(name)[:60]}"
+        rows[str(name)[:LONGEST_NAME]] = _curve(_mapping(curve, place), shared, place)
     spread = _mapping(values.get("spread") or {}, f"{path}: spread")
     return Reference(
-        str(values["title"]),
-        str(values["source"]),
-        str(values["trained"]),
+        _words(values["title"], f"{path}: title"),
+        _words(values["source"], f"{path}: source"),
+        _words(values["trained"], f"{path}: trained"),
         rows,
         {
-            _metric(name, f"{path}: spread"): _spread(points, f"{path}: spread.{name}")
+            _metric(name, f"{path}: spread"): _spread(points, f"{path}: spread.{str(name)[:60]}")
             for name, points in spread.items()
         },
     )
@@ -131,10 +129,10 @@ def _table(path: Path) -> Reference:
 def _curve(curve: dict[str, Any], shared: Any, where: str) -> list[dict[str, float]]:
     """A curve's columns as rows."""
     epochs = curve.pop("epochs", shared)
-    if not isinstance(epochs, list) or not epochs or not all(type(e) is int and e > 0 for e in epochs):
-        raise PortdetError(f"epochs are {epochs!r}", where=where, fix="list them: epochs: [2, 4, 6]")
+    if not isinstance(epochs, list) or not epochs or not all(type(e) is int and 0 < e < 10**9 for e in epochs):
+        raise PortdetError(f"epochs are {shown(epochs)}", where=where, fix="list them: epochs: [2, 4, 6]")
     if sorted(set(epochs)) != epochs:
-        raise PortdetError(f"epochs {epochs} do not rise", where=where, fix="give each epoch once, in order")
+        raise PortdetError(f"epochs {shown(epochs)} do not rise", where=where, fix="give each epoch once, in order")
     if not curve:
         raise PortdetError("an empty curve", where=where, fix=f"give a list of values for one of {', '.join(NAMES)}")
     rows: list[dict[str, float]] = [{"epoch": float(epoch)} for epoch in epochs]
@@ -151,21 +149,34 @@ def _curve(curve: dict[str, Any], shared: Any, where: str) -> list[dict[str, flo
 
 def _spread(points: Any, where: str) -> list[list[float]]:
     points = _mapping(points, where)
-    if not points or not all(type(epoch) is int for epoch in points):
-        raise PortdetError(f"a spread by epoch is needed, not {points}", where=where, fix="write {2: 0.012, 16: 0.005}")
+    if not points or not all(type(epoch) is int and abs(epoch) < 10**9 for epoch in points):
+        raise PortdetError(
+            f"a spread by epoch is needed, not {shown(points)}", where=where, fix="write {2: 0.012, 16: 0.005}"
+        )
     return [[float(epoch), _share(points[epoch], f"{where}: epoch {epoch}")] for epoch in sorted(points)]
 
 
 def _metric(name: Any, where: str) -> str:
     if name not in NAMES:
-        raise PortdetError(f"unknown metric '{name}'", where=where, fix=nearest(str(name), NAMES))
+        raise PortdetError(f"unknown metric {shown(name)}", where=where, fix=nearest(str(name), NAMES))
     return str(name)
 
 
 def _share(value: Any, where: str) -> float:
     if type(value) not in (int, float) or not 0 <= value <= 1:
-        raise PortdetError(f"{value!r} is no AP", where=where, fix="AP lies between 0 and 1: write 0.417 for 41.7 %")
+        raise PortdetError(
+            f"{shown(value)} is no AP", where=where, fix="AP lies between 0 and 1: write 0.417 for 41.7 %"
+        )
     return float(value)
+
+
+def _words(value: Any, where: str) -> str:
+    """Text of a heading; a year is text too."""
+    if type(value) not in (str, int, float) or len(str(value)) > 2000:
+        raise PortdetError(
+            f"expected text, found {shown(value)}", where=where, fix="write a line of at most 2000 characters"
+        )
+    return str(value)
 
 
 def _mapping(value: Any, where: str) -> dict[Any, Any]:

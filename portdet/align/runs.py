@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Literal
 
 from safetensors.numpy import load_file, save_file
 
+from portdet.align.finished import read_facts
 from portdet.config import Config, load
 from portdet.data import open_dataset
 from portdet.errors import PortdetError
@@ -101,10 +101,10 @@ class Runs:
     def _state(self, target: Path, backend: str, seed: int, initial: Path) -> Literal["none", "stopped", "finished"]:
         """What is in a run's folder: this very training, whole or stopped, or nothing of use."""
         try:
-            was, wanted = load(str(target / "args.yaml")), self._resolved(seed)
+            was, wanted = load(str(target / "args.yaml"), alone=True), self._resolved(seed)
             progress = checkpoint.load_state(target / "weights" / "last.safetensors")[1]
-            began = json.loads((target / "session.json").read_text(encoding="utf-8"))["initial_weights"]
-        except (PortdetError, OSError, ValueError, KeyError):
+            began = read_facts(target).get("initial_weights", "")
+        except PortdetError:
             return "none"
         wanted.train.backend = backend
         same = checkpoint.config_values(was) == checkpoint.config_values(wanted) == progress.config

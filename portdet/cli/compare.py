@@ -129,16 +129,10 @@ def _envelope(first: Mapping[str, Array], runs: Dumps) -> Envelope | None:
 
 def _names(path: Path) -> dict[str, str]:
     """What `--rename` says: the candidates' names, each with the reference's."""
-    import yaml
-
     from portdet.errors import PortdetError
+    from portdet.plain_yaml import read_yaml
 
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PortdetError(f"cannot read {path}: {error.strerror}", fix="write one with --guess-names") from None
-    except (ValueError, yaml.YAMLError) as error:
-        raise PortdetError(f"no YAML: {error}", where=str(path)) from None
+    found = read_yaml(path, fix="write one with --guess-names", most=1 << 22)
     if not isinstance(found, dict) or not all(isinstance(word, str) for pair in found.items() for word in pair):
         raise PortdetError("no table of names", where=str(path), fix="a line a tensor: 'their name: our name'")
     return found

@@ -124,7 +124,9 @@ def load_json(path: Path) -> dict[str, Any]:
     """The file's lists as they are, for what only some callers read."""
     where = plain(str(path))
     # NaN is no JSON, but what Python's json writes for a box that it cannot compute
-    content = parse_json(read_text(path, most=MOST_BYTES, fix="check data.root and data.train"), where, shallow=True)
+    content = parse_json(
+        read_text(path, most=MOST_BYTES, fix="check data.root and data.train"), where, nan=True, deep=True
+    )
     missing = {"images", "annotations", "categories"} - set(content if isinstance(content, dict) else ())
     if missing:
         raise PortdetError(f"no {sorted(missing)} in the file", where=where, fix="give a COCO instances file")

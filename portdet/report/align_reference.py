@@ -6,11 +6,22 @@ Plain data like the rest of an alignment, so that the page, the picture and the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
+from pydantic import AfterValidator, Field
 
 Curve = dict[int, float]  # epoch -> value
 Span = tuple[float, float]
+
+
+def _numbered(row: dict[str, float]) -> dict[str, float]:
+    if not 0 <= row.get("epoch", -1) < 1e9 or row["epoch"] % 1:
+        raise ValueError("an epoch's row has its number")
+    return row
+
+
+Epochs = list[Annotated[dict[str, float], AfterValidator(_numbered)]]  # rows as in results.csv
 
 
 @dataclass
@@ -24,8 +35,8 @@ class Reference:
     title: str
     source: str
     trained: str
-    curves: dict[str, list[dict[str, float]]]
-    spread: dict[str, list[list[float]]] = field(default_factory=dict)
+    curves: dict[str, Epochs]
+    spread: dict[str, list[Annotated[list[float], Field(min_length=2, max_length=2)]]] = field(default_factory=dict)
 
     def curve(self, name: str, metric: str) -> Curve:
         """One curve's values by epoch."""

@@ -6,11 +6,12 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from portdet.errors import PortdetError
+from pydantic import TypeAdapter
+
 from portdet.files import write_text
-from portdet.report.align_reference import Reference, Span, values_of
+from portdet.outside import below, checked, parse_json, read_json
+from portdet.report.align_reference import Epochs, Reference, Span, values_of
 
 # (epoch, step or name; one value per backend, None where undefined; largest difference)
 Rows = list[tuple[int | str, list[float | None], float | None]]
@@ -29,7 +30,7 @@ class BackendRun:
     version: str
     device: str
     seconds: float
-    epochs: list[dict[str, float]] = field(default_factory=list)
+    epochs: Epochs = field(default_factory=list)
     step_losses: list[float] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
@@ -71,25 +72,20 @@ class AlignRun:
     @classmethod
     def from_json(cls, text: str, where: str = "") -> AlignRun:
         """Raises PortdetError for text that is not an AlignRun's."""
-        try:
-            values: dict[str, Any] = json.loads(text)
-            values["backends"] = [BackendRun(**run) for run in values["backends"]]
-            values["checks"] = [Check(**check) for check in values.get("checks", [])]
-            if reference := values.get("reference"):
-                values["reference"] = Reference(**reference)
-            return cls(**values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise PortdetError(f"not an alignment's data: {error}", where=where, fix="run `portdet align`") from None
+        fix = "run `portdet align`"
+        return checked(TypeAdapter(cls), parse_json(text, where, fix, nan=True), where, fix)
 
     def save(self, path: Path) -> None:
         write_text(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> AlignRun:
-        try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"), where=str(path))
-        except OSError as error:
-            raise PortdetError(f"cannot read {path}: {error.strerror}", fix="run `portdet align` first") from None
+        """A run whose pictures are inside the file's folder: a page shows what they hold."""
+        run = read_json(Path(path), TypeAdapter(cls), "run `portdet align` first", nan=True)
+        for pictures in (run.pictures, *(backend.pictures for backend in run.backends)):
+            for picture in pictures.values():
+                below(Path(path).parent, picture, "the picture")
+        return run
 
 
 LAST = 3  # validated epochs whose mean is a run's final score

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from portdet.errors import PortdetError
+from pydantic import TypeAdapter
+
 from portdet.files import write_text
+from portdet.outside import checked, parse_json
 from portdet.report.align_run import AlignRun
-from portdet.report.outcome import Outcome, from_plain, to_plain
+from portdet.report.outcome import Outcome, to_plain
 
 
 @dataclass
@@ -47,14 +48,8 @@ class LadderReport:
     @classmethod
     def from_json(cls, text: str, where: str = "") -> LadderReport:
         """Raises PortdetError for text that is not a ladder's."""
-        try:
-            values: dict[str, Any] = json.loads(text)
-            values["outcomes"] = [from_plain(outcome) for outcome in values["outcomes"]]
-            if training := values.get("training"):
-                values["training"] = AlignRun.from_json(json.dumps(training), where)
-            return cls(**values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise PortdetError(f"no ladder's data: {error}", where=where, fix="run `portdet align --level`") from None
+        fix = "run `portdet align --level`"
+        return checked(TypeAdapter(cls), parse_json(text, where, fix, nan=True), where, fix)
 
     def save(self, path: Path) -> None:
         write_text(path, self.to_json() + "\n")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from portdet.errors import PortdetError
+from pydantic import TypeAdapter
+
 from portdet.files import write_text
+from portdet.outside import checked, read_json
 
 LEVELS = ("ops", "weights", "forward", "loss", "grad", "step", "steps", "free", "train", "ranks", "power")
 GUILTY = ("different", "broken", "missed")
-_TEXT = ("name", "status", "words", "kind", "verdict")
+ANEW = "delete it; it is made anew"
 FALSE_ALARMS = "false alarms"  # the fact's name; its text: '0 of 30 held-out healthy runs'
 
 
@@ -157,15 +159,9 @@ def to_plain(outcome: Outcome) -> dict[str, Any]:
     return {key: _plain(value) for key, value in asdict(outcome).items()}
 
 
-def from_plain(values: Mapping[str, Any]) -> Outcome:
-    """The inverse of `to_plain`."""
-    numbers = {**values}
-    numbers["rows"] = [Row(**_numbers(row)) for row in values.get("rows", [])]
-    numbers["series"] = [Series(**_numbers(line)) for line in values.get("series", [])]
-    numbers["intervals"] = [Interval(**_numbers(interval)) for interval in values.get("intervals", [])]
-    numbers["planted"] = [Planted(**fault) for fault in values.get("planted", [])]
-    numbers["ratio"] = float(values.get("ratio", 0.0))
-    return Outcome(**numbers)
+def from_plain(values: Any, where: str = "") -> Outcome:
+    """The inverse of `to_plain`: words for numbers that JSON lacks become numbers."""
+    return checked(TypeAdapter(Outcome), values, where, ANEW)
 
 
 def save(path: Path, outcome: Outcome) -> None:
@@ -174,12 +170,7 @@ def save(path: Path, outcome: Outcome) -> None:
 
 def load(path: Path) -> Outcome:
     """Raises PortdetError for a file that `save` did not write."""
-    try:
-        return from_plain(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise PortdetError(
-            f"no outcome of a level: {error}", where=str(path), fix="delete it; it is made anew"
-        ) from None
+    return read_json(path, TypeAdapter(Outcome), ANEW)
 
 
 def _plain(value: Any) -> Any:
@@ -188,16 +179,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list) else value
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """With numbers for the words that `_plain` wrote for them; other text stays."""
-    return {key: value if key in _TEXT else _number(value) for key, value in values.items()}
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_number(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _number(item) for key, item in value.items()}
-    return float(value) if isinstance(value, str) else value

@@ -17,6 +17,7 @@ from pathlib import Path
 from portdet.errors import PortdetError, nearest
 from portdet.evaluate.coco_map import NAMES, defined
 from portdet.files import write_text
+from portdet.outside import read_csv, shown
 
 Row = dict[str, float]
 _INTEGERS = ("epoch", "step")
@@ -77,20 +78,20 @@ def read(path: Path) -> list[Row]:
 
     Raises PortdetError naming file and line.
     """
-    try:
-        lines = list(csv.reader(io.StringIO(Path(path).read_text(encoding="utf-8"))))
-    except OSError as error:
-        raise PortdetError(f"cannot read {path}: {error.strerror}", fix="name a run folder's results.csv") from None
-    if not lines or lines[0][:1] != ["epoch"]:
-        raise PortdetError("not a results file: the first column is not 'epoch'", where=str(path))
+    lines = read_csv(path, fix="name a run folder's results.csv")
+    if not lines or lines[0][:1] != ["epoch"] or len(set(lines[0])) < len(lines[0]):
+        raise PortdetError("not a results file: the first column is not 'epoch', or one stands twice", where=str(path))
     rows = []
     for number, line in enumerate(lines[1:], 2):
+        where = f"{path}:{number}"
         if len(line) != len(lines[0]):
-            raise PortdetError(f"{len(line)} cells under {len(lines[0])} columns", where=f"{path}:{number}")
+            raise PortdetError(f"{len(line)} cells under {len(lines[0])} columns", where=where)
+        if not line[0].isdecimal() or len(line[0]) > 9:
+            raise PortdetError(f"the epoch is {shown(line[0])}, not a number", where=where)
         try:
             row = {name: float(cell) for name, cell in zip(lines[0], line, strict=True) if cell}
         except ValueError as error:
-            raise PortdetError(f"not a number: {error}", where=f"{path}:{number}") from None
+            raise PortdetError(f"not a number: {str(error)[:200]}", where=where) from None
         rows.append(_scored(row))
     return rows
 

@@ -15,9 +15,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import AfterValidator, Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -25,7 +26,9 @@ import portdet
 from portdet.config import Config
 from portdet.errors import PortdetError, nearest
 from portdet.files import replacing
+from portdet.outside import checked, parse_json, plain, shown
 from portdet.session import Array, Arrays
+from portdet.train.loss_scale import LossScale
 
 FORMAT = 1
 _METADATA_KEY = "portdet"
@@ -39,6 +42,16 @@ _FREE = {
 }
 
 
+Count = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_SCALE = TypeAdapter(LossScale)
+
+
+def _scale(values: dict[str, Any]) -> dict[str, Any]:
+    _SCALE.validate_python(values)
+    return values
+
+
 @dataclass
 class Progress:
     """Where a run stands: a JSON value beside the arrays.
@@ -48,22 +61,45 @@ class Progress:
     `best_epoch` (-1: none yet), and `stale` the validations since.
     """
 
-    epoch: int = 0
-    epoch_step: int = 0
-    step: int = 0
-    ema_updates: int = 0
-    loss_scale: dict[str, Any] = field(default_factory=dict)
-    loss_sums: dict[str, float] = field(default_factory=dict)
-    loss_count: int = 0
-    best: float = 0.0
-    best_epoch: int = -1
-    stale: int = 0
-    seconds: float = 0.0
-    steps_per_epoch: int = 0
+    epoch: Count = 0
+    epoch_step: Count = 0
+    step: Count = 0
+    ema_updates: Count = 0
+    loss_scale: Annotated[dict[str, Any], AfterValidator(_scale)] = field(default_factory=dict)
+    loss_sums: dict[str, Number] = field(default_factory=dict)
+    loss_count: Count = 0
+    best: Number = 0.0
+    best_epoch: Annotated[int, Field(strict=True, ge=-1)] = -1
+    stale: Count = 0
+    seconds: Annotated[Number, Field(ge=0)] = 0.0
+    steps_per_epoch: Count = 0
     config: dict[str, Any] = field(default_factory=dict)
     config_hash: str = ""
     version: str = portdet.__version__
-    format: int = FORMAT
+    format: Count = FORMAT
+
+    def contradictions(self) -> list[str]:
+        """Which of the counters cannot all be true, in words."""
+        done, spe = self.epoch * self.steps_per_epoch + self.epoch_step, self.steps_per_epoch
+        ages = max(self.epoch + 1, self.best_epoch + 1)
+        return [
+            *([f"step {self.step} is not epoch {self.epoch} * {spe} + {self.epoch_step}"] if done != self.step else []),
+            *([f"step {self.epoch_step} of an epoch of {spe}"] if self.epoch_step > spe else []),
+            *([f"losses of {self.loss_count} of {self.epoch_step} steps"] if self.loss_count > self.epoch_step else []),
+            *([f"{self.ema_updates} updates in {self.step} steps"] if self.ema_updates > self.step else []),
+            *([f"best in epoch {self.best_epoch} of {self.epoch}"] if self.best_epoch > self.epoch else []),
+            *([f"{self.stale} validations in {ages} epochs"] if self.stale > ages else []),
+        ]
+
+
+@dataclass
+class _Version:
+    format: Count
+    version: Annotated[str, Field(strict=True, max_length=40)]
+
+
+_PROGRESS, _METADATA, _VERSION = TypeAdapter(Progress), TypeAdapter(dict[str, Any]), TypeAdapter(_Version)
+DAMAGED = "the file is damaged or not portdet's: take an earlier checkpoint, or start from its weights with `convert`"
 
 
 def config_values(config: Config) -> dict[str, Any]:
@@ -95,9 +131,12 @@ def load_state(path: Path) -> tuple[Arrays, Progress]:
     arrays, metadata = _load(path)
     if unknown := set(metadata) - {f.name for f in fields(Progress)}:
         raise PortdetError(
-            f"{path} holds no state to resume from ({sorted(unknown)[0]})", fix="resume from last.safetensors"
+            f"{path} holds no state to resume from ({shown(min(unknown))})", fix="resume from last.safetensors"
         )
-    return arrays, Progress(**metadata)
+    progress = checked(_PROGRESS, metadata, f"{path}: progress", DAMAGED)
+    if wrong := progress.contradictions() if progress.steps_per_epoch else []:
+        raise PortdetError(f"the progress contradicts itself: {wrong[0]}", where=str(path), fix=DAMAGED)
+    return arrays, progress
 
 
 def save_weights(path: Path, weights: Mapping[str, Array], about: Mapping[str, Any]) -> None:
@@ -113,31 +152,42 @@ def load_weights(path: Path) -> tuple[Arrays, dict[str, Any]]:
     return stripped or arrays, metadata
 
 
+@dataclass
+class _About:
+    """What `held` reads of a file's metadata; 'weights' is in files for inference alone."""
+
+    step: Count
+    config: dict[str, Any] = field(default_factory=dict)
+    ema_updates: Count = 0
+    weights: Annotated[str, Field(strict=True, max_length=40)] = ""
+    ema_correction: Number = 1.0
+
+
 def held(remark: str) -> str:
     """Which weights a file holds, in words, from what portdet wrote into it; '' for another program's text."""
     try:
-        about = json.loads(remark)
-        after = f"after {about['step']} steps"
-        if "weights" not in about:
-            kind, updates = about["config"]["ema.kind"], about["ema_updates"]
-            shadow = f", and the shadow of the EMA ({kind}, {updates} updates), not divided" if kind != "none" else ""
-            return f"state of training {after}: raw weights{shadow}"
-        if about["weights"] == "raw":
-            return f"raw weights {after}"
-        return (
-            f"EMA of the weights ({about['weights']}, {about['ema_updates']} updates, "
-            f"divided by {about['ema_correction']:.9g}) {after}"
-        )
-    except (ValueError, KeyError, TypeError, RecursionError):
+        about = checked(TypeAdapter(_About), parse_json(remark, ""), "")
+    except PortdetError:
         return ""
+    after = f"after {about.step} steps"
+    if not about.weights:
+        if "ema.kind" not in about.config:
+            return ""
+        kind, updates = about.config["ema.kind"], about.ema_updates
+        shadow = f", and the shadow of the EMA ({plain(str(kind)[:40])}, {updates} updates), not divided"
+        return f"state of training {after}: raw weights{shadow if kind != 'none' else ''}"
+    if about.weights == "raw":
+        return f"raw weights {after}"
+    updates, divisor = about.ema_updates, about.ema_correction
+    return f"EMA of the weights ({plain(about.weights)}, {updates} updates, divided by {divisor:.9g}) {after}"
 
 
 def check_names(found: Mapping[str, Array], expected: Mapping[str, Array], path: Path) -> None:
     """Raise unless `found` has exactly the names and shapes of `expected`; the first that differs is named."""
     for name in expected.keys() - found.keys():
-        raise PortdetError(f"'{name}' is missing", where=str(path), fix=nearest(name, found))
+        raise PortdetError(f"{shown(name)} is missing", where=str(path), fix=nearest(name, found))
     for name in found.keys() - expected.keys():
-        raise PortdetError(f"'{name}' is unexpected", where=str(path), fix=nearest(name, expected))
+        raise PortdetError(f"{shown(name)} is unexpected", where=str(path), fix=nearest(name, expected))
     for name, value in expected.items():
         if found[name].shape != value.shape:
             raise PortdetError(f"'{name}' has shape {found[name].shape}, the model {value.shape}", where=str(path))
@@ -147,11 +197,12 @@ def check_resumable(progress: Progress, config: Config, steps_per_epoch: int, pa
     """Raise where the run that goes on is not the one that stopped: another configuration or another data set."""
     now = config_values(config)
     for key in sorted(now.keys() | progress.config.keys()):
-        if now.get(key) != progress.config.get(key):
+        was, wanted = progress.config.get(key), now.get(key)
+        if was != wanted:
             raise PortdetError(
-                f"{key} was {progress.config.get(key)!r} and is {now.get(key)!r}: not the same training",
+                f"{shown(key)[1:-1]} was {shown(was)} and is {shown(wanted)}: not the same training",
                 where=str(path),
-                fix=f"resume without changing {key}, or start a new run with train.pretrained={path}",
+                fix=f"resume without changing {shown(key)[1:-1]}, or start a new run with train.pretrained={path}",
             )
     if progress.steps_per_epoch != steps_per_epoch:
         raise PortdetError(
@@ -173,7 +224,7 @@ def _save(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) 
 
 
 def _load(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise PortdetError(f"no checkpoint {path}", fix="give the run's folder or a .safetensors file in its weights/")
     try:
         with safe_open(path, framework="numpy") as file:
@@ -183,10 +234,11 @@ def _load(path: Path) -> tuple[Arrays, dict[str, Any]]:
         raise PortdetError(f"not a complete safetensors file: {error}", where=str(path)) from None
     if text is None:
         raise PortdetError("not written by portdet: no metadata", where=str(path), fix="use portdet convert first")
-    metadata = json.loads(text)
-    if metadata["format"] > FORMAT:
+    metadata = checked(_METADATA, parse_json(text, str(path), DAMAGED), f"{path}: metadata", DAMAGED)
+    written = checked(_VERSION, metadata, f"{path}: metadata", DAMAGED)
+    if written.format > FORMAT:
         raise PortdetError(
-            f"checkpoint format {metadata['format']} of portdet {metadata['version']}; this is {portdet.__version__}",
+            f"checkpoint format {written.format} of portdet {written.version}; this is {portdet.__version__}",
             where=str(path),
             fix="update portdet",
         )

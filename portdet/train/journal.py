@@ -11,6 +11,7 @@ from typing import Any
 
 from portdet.errors import PortdetError
 from portdet.files import write_text
+from portdet.outside import read_csv, shown
 
 
 class Journal:
@@ -31,12 +32,17 @@ class Journal:
         """Keep the complete rows whose `column` is at most `last`; a process that was killed may leave half a line."""
         if not self.path.exists():
             return
-        with self.path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.reader(file))
+        lines = read_csv(self.path, fix="move the file away: the log starts anew")
         if not lines:
             return
+        if column not in lines[0] or len(set(lines[0])) < len(lines[0]):
+            raise PortdetError(
+                f"the columns are {shown(lines[0])}, without {column} or with one twice", where=str(self.path),
+                fix="move the file away: the log starts anew",
+            )  # fmt: skip
         self._columns, self._resumed, place = lines[0], True, lines[0].index(column)
-        kept = [row for row in lines[1:] if len(row) == len(self._columns) and int(row[place]) <= last]
+        whole = [row for row in lines[1:] if len(row) == len(self._columns) and row[place].isdecimal()]
+        kept = [row for row in whole if len(row[place]) < 16 and int(row[place]) <= last]
         write_text(self.path, "".join(",".join(row) + "\n" for row in [self._columns, *kept]))
 
     def clear(self) -> None:

@@ -7,7 +7,9 @@ row double it. A static scale only shifts the range of fp16 gradients; overflow 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
 
 from portdet.errors import PortdetError
 
@@ -18,11 +20,13 @@ INITIAL_DYNAMIC_SCALE = 65536.0  # PyTorch's GradScaler; MindSpore starts at 2**
 class LossScale:
     """The scale of the next step, how many good steps led to it, and how many steps were skipped in all."""
 
-    scale: float = 1.0
-    dynamic: bool = False
-    window: int = 2000
-    good_steps: int = 0
-    skipped_steps: int = 0
+    scale: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = 1.0
+    dynamic: Annotated[bool, Field(strict=True)] = False
+    window: Annotated[int, Field(strict=True, ge=1)] = 2000
+    good_steps: Annotated[int, Field(strict=True, ge=0)] = 0
+    skipped_steps: Annotated[int, Field(strict=True, ge=0)] = 0
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")  # what a checkpoint says is checked by these fields
 
     def update(self, *, skipped: bool, step: int) -> None:
         """Account for one step. Raises where gradients are not finite although nothing is left to scale down."""

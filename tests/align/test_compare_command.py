@@ -89,7 +89,12 @@ def test_names_are_guessed_read_and_taken(ours: list[str], tmp_path: Path, capsy
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("a: [1]", "no table of names"), ("3", "no table of names"), ("a: b: c", "no YAML"), (None, "--guess-names")],
+    [
+        ("a: [1]", "no table of names"),
+        ("3", "no table of names"),
+        ("a: b: c", "valid YAML"),
+        (None, "--guess-names"),
+    ],
 )
 def test_a_wrong_table_of_names_is_explained(
     text: str | None, said: str, ours: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

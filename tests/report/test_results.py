@@ -66,7 +66,7 @@ def test_errors_name_column_file_and_line(tmp_path: Path) -> None:
     log.append(row(2))
     with pytest.raises(PortdetError, match="epoch 2 after epoch 2"):
         log.append(row(2))
-    with pytest.raises(PortdetError, match="cannot read"):
+    with pytest.raises(PortdetError, match="cannot be read"):
         read(tmp_path / "absent.csv")
     log.path.write_text(log.path.read_text() + "3,1.0\n")
     with pytest.raises(PortdetError, match=r"results\.csv:3: 2 cells"):

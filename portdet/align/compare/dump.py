@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from portdet.errors import PortdetError, nearest
 from portdet.files import replacing
+from portdet.outside import shown
 
 Array = NDArray[Any]
 
@@ -115,12 +117,16 @@ class Dump(Mapping[str, Array]):
         self.about: dict[str, str] = {}
         self._entries: dict[str, _Entry] = {}
         try:
+            if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+                raise ValueError("not a regular file")
             with self.path.open("rb") as file:
                 self._read_header(file, os.fstat(file.fileno()).st_size)
         except OSError as error:
             raise PortdetError(f"cannot read {path}: {error.strerror}", fix="name a dump (.safetensors)") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise PortdetError(f"not a safetensors file: {error}", where=str(path), fix="write it anew") from None
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+            raise PortdetError(
+                f"not a safetensors file: {str(error)[:200]}", where=str(path), fix="write it anew"
+            ) from None
 
     def _read_header(self, file: IO[bytes], size: int) -> None:
         length = int.from_bytes(file.read(8), "little")
@@ -134,7 +140,7 @@ class Dump(Mapping[str, Array]):
             shape = tuple(int(side) for side in entry["shape"])
             wanted = int(np.prod(shape, dtype=object)) * np.dtype(_DTYPES[entry["dtype"]]).itemsize
             if min(shape, default=1) < 0 or start < 0 or end - start != wanted or data + end > size:
-                raise ValueError(f"'{name}' reaches beyond the file, or is not of its shape")
+                raise ValueError(f"{shown(name)} reaches beyond the file, or is not of its shape")
             self._entries[name] = _Entry(entry["dtype"], shape, data + start, wanted)
 
     def __getitem__(self, name: str) -> Array:

@@ -6,15 +6,17 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter
 
 from portdet.align.compare import exact
 from portdet.align.compare.distance import SMALL, Distance, distance, distances
 from portdet.errors import PortdetError
 from portdet.files import write_text
+from portdet.outside import read_json
 
 Array = NDArray[Any]
 ULP = float(np.finfo(np.float32).eps)
@@ -74,11 +76,17 @@ class Envelope:
     @classmethod
     def load(cls, path: Path) -> Envelope:
         """Raises PortdetError for a file that `save` did not write."""
-        try:
-            table = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls({name: Noise(*rows) for name, rows in table["noise"].items()}, int(table["runs"]))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise PortdetError(f"no envelope of self-runs: {error}", where=str(path)) from None
+        table = read_json(Path(path), _FILE, "measure it anew", nan=True)
+        return cls({name: Noise(*rows) for name, rows in table.noise.items()}, table.runs)
+
+
+@dataclass
+class _File:
+    runs: Annotated[int, Field(ge=0)]
+    noise: dict[str, tuple[list[float], list[float]]]
+
+
+_FILE = TypeAdapter(_File)
 
 
 class Median(Mapping[str, Array]):

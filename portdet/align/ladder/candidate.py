@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from dataclasses import asdict
 from functools import partial
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from portdet.align.ladder import rules
 from portdet.align.ladder.case import Case, open_case, planned
@@ -17,7 +18,10 @@ from portdet.align.ladder.outcome import Row
 from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.shown import tell
 from portdet.child import serve
+from portdet.outside import read_json
 from portdet.session import Session, StepValues
+
+ABOUT = TypeAdapter(dict[str, Any])
 
 
 def rows_at(
@@ -51,7 +55,8 @@ def candidate(plan: Plan, backend: str) -> dict[str, Any]:
     """
     case, shelf = planned(plan, backend), Shelf.of(plan)
     session = open_case(case, plan.place / "sources" / backend)
-    ours, theirs = json.loads(shelf.about.read_text(encoding="utf-8")), rules.about(case, session)
+    ours = read_json(shelf.about, ABOUT, "delete the reference in this folder; it is made anew", nan=True)
+    theirs = rules.about(case, session)
     rows = rules.once(ours, theirs)
     seconds: dict[str, float] = {}
     for point in asked_points(plan, case):

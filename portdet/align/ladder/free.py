@@ -10,10 +10,12 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from portdet.align.compare import perturb
 from portdet.align.ladder.case import Case, open_case, planned
@@ -24,6 +26,7 @@ from portdet.align.ladder.shown import Say, run_shown, tell
 from portdet.child import serve
 from portdet.errors import PortdetError
 from portdet.files import write_text
+from portdet.outside import read_json
 from portdet.session import Batch, Session, StepValues
 from portdet.train.loss_scale import loss_scale
 
@@ -46,12 +49,24 @@ def outcomes(plan: Plan, say: Say) -> list[Outcome]:
 def reference(plan: Plan, say: Say) -> Envelope:
     """The reference's losses, run or, if it has run as this plan asks, read."""
     path, asked = plan.place / LEVEL / "reference.json", [plan.config, plan.reference, plan.weights, plan.free_steps]
-    if path.is_file() and (kept := json.loads(path.read_text(encoding="utf-8")))["asked"] == asked:
-        losses = kept["losses"]
+    kept = read_json(path, _KEPT, "delete it; it is made anew", nan=True) if path.is_file() else None
+    if kept and kept.asked == asked:
+        losses = kept.losses
     else:
         losses = _run(plan, plan.reference, range(-1, SELF_RUNS), say)
         write_text(path, json.dumps({"asked": asked, "losses": losses}) + "\n")
     return Envelope.of(losses[0], losses[1:])
+
+
+@dataclass
+class _Kept:
+    """reference.json: what was asked for, and the losses of the runs."""
+
+    asked: list[Any]
+    losses: list[list[float]]
+
+
+_KEPT = TypeAdapter(_Kept)
 
 
 def compared(envelope: Envelope, backend: str, losses: Sequence[Sequence[float]]) -> Outcome:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from portdet.config import Config
-from portdet.errors import PortdetError
 from portdet.files import write_text
+from portdet.outside import complaint, file_name, read_json
 
+# What a folder's plan may say: names of files and of installed backends, counts that a machine can do.
+Backend = Annotated[str, AfterValidator(lambda name: file_name(name, "the backend") if name else name)]
+Level = Annotated[str, AfterValidator(lambda name: file_name(name, "the level"))]
+Count = Annotated[int, Field(ge=0, le=10**9)]
 POINTS = (0, 1, 2, 5, 20, 100)  # training steps at whose state one step is compared
 
 
@@ -27,18 +33,18 @@ class Plan:
 
     config: dict[str, Any]
     folder: str
-    backends: tuple[str, ...]
-    levels: tuple[str, ...]
-    reference: str = "torch"
-    points: tuple[int, ...] = POINTS
-    self_runs: int = 16
-    held_out: int = 30
-    free_steps: int = 30
-    seeds: int = 1
-    margin: float = 0.1
+    backends: tuple[Backend, ...]
+    levels: tuple[Level, ...]
+    reference: Backend = "torch"
+    points: tuple[Count, ...] = POINTS
+    self_runs: Count = 16
+    held_out: Count = 30
+    free_steps: Count = 30
+    seeds: Count = 1
+    margin: Annotated[float, Field(gt=0, le=1)] = 0.1
     parallel: bool = False
     weights: str = ""
-    faulty: str = ""
+    faulty: Backend = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -72,8 +78,10 @@ class Plan:
     @classmethod
     def load(cls, folder: Path) -> Plan:
         """Of an earlier run's folder, which may have moved; raises PortdetError where there is none."""
-        path = folder / "plan.json"
+        path, fix = folder / "plan.json", "name a folder of `portdet align --level`"
+        plan = read_json(path, TypeAdapter(cls), fix)
         try:
-            return replace(cls.of(json.loads(path.read_text(encoding="utf-8"))), folder=str(folder.resolve()))
-        except (OSError, ValueError, TypeError) as error:
-            raise PortdetError(f"no alignment to go on with: {error}", where=str(path)) from None
+            Config.model_validate(plan.config)
+        except ValidationError as error:
+            raise complaint(error, str(path), fix, under="config") from None
+        return replace(plan, folder=str(folder.resolve()))
