@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import GUARD
+
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (
@@ -125,7 +127,7 @@ assert "portdet.cli.__main__" in sys.modules
 print(",".join(sorted({name.partition(".")[0] for name in sys.modules})))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False, cwd=ROOT
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=GUARD, check=False, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.strip().split(","))

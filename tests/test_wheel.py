@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import GUARD
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -17,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=GUARD)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -35,7 +37,7 @@ def portdet(unpacked: Path, *words: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", code, str(unpacked), *words],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=GUARD,
         cwd=unpacked.parent,
         env={**os.environ, "PYTHONPATH": str(unpacked)},
     )

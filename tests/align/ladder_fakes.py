@@ -19,6 +19,7 @@ from portdet.align.ladder.plan import Plan
 from portdet.config import Config
 from portdet.errors import PortdetError
 from portdet.report.align_run import AlignRun, BackendRun
+from tests.patience import GUARD
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Fakes:
         if fault == "bug":
             raise KeyError("no such thing")
         if fault == "waits":
-            time.sleep(60)
+            time.sleep(2 * GUARD)  # until it is interrupted
         if fault == "interrupt":
             raise KeyboardInterrupt
         rows = [Row(f"{level}/conv0.weight", "noise", step=0, ratio=1.25)]

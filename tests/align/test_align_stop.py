@@ -7,21 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import psutil
+
 from tests.backends.harness import ROOT, require
+from tests.patience import GUARD, running, until
 
 TINY = ["imgsz=64", "scene_size=64", "train_count=8", "val_count=4", "batch=4", "model.width=0.0625", "workers=0",
         "threads=1", "epochs=2000"]  # fmt: skip
-
-
-def children(pid: int) -> list[int]:
-    """All processes below a process."""
-    direct = [
-        int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()
-    ]
-    return direct + [below for child in direct for below in children(child)]
 
 
 def test_sigterm_ends_the_training_first(tmp_path: Path) -> None:
@@ -36,17 +30,15 @@ def test_sigterm_ends_the_training_first(tmp_path: Path) -> None:
         try:
             assert align.stdout is not None
             assert any("epoch 3/2000" in line for line in align.stdout)
-            below = children(align.pid)
+            below = [process.pid for process in psutil.Process(align.pid).children(recursive=True)]
             assert below
             align.send_signal(signal.SIGTERM)  # to it alone, as a service manager or `kill` does
-            _, errors = align.communicate(timeout=60)
-            end = time.monotonic() + 5
-            while (alive := [pid for pid in below if Path(f"/proc/{pid}").exists()]) and time.monotonic() < end:
-                time.sleep(0.05)
+            _, errors = align.communicate(timeout=GUARD)
+            until(lambda: not any(map(running, below)), "the end of all that it had started")
         finally:
             with contextlib.suppress(ProcessLookupError):  # if nothing is left
                 os.killpg(align.pid, signal.SIGKILL)
-    assert (align.returncode, alive) == (130, [])
+    assert align.returncode == 130
     assert "interrupted" in errors
     folder = tmp_path / "align" / "yolov3_scenes" / "torch"
     assert (folder / "weights" / "last.safetensors").is_file(), (folder / "log.txt").read_text()

@@ -17,6 +17,7 @@ from portdet.reference import run
 from portdet.session import Arrays
 from tests.align.compare_case import case
 from tests.backends.harness import ROOT, require
+from tests.patience import GUARD
 
 SELF, OURS = range(16), range(100, 103)
 
@@ -29,7 +30,7 @@ def dumps(backend: str) -> dict[str, Dump]:
     path = os.pathsep.join(map(str, (ROOT, ROOT / "backends", ROOT / "weights_convert")))
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("probe_child.py")), str(folder), backend, *seeds],
-        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=GUARD, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return {seed: Dump(folder / f"{backend}{seed}.safetensors") for seed in seeds}

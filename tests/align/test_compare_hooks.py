@@ -16,6 +16,7 @@ import pytest
 from portdet.align.compare import Dump, Envelope, Result, compare
 from portdet.align.compare.collect import Collector
 from tests.backends.harness import ROOT, require
+from tests.patience import GUARD
 
 SELF, OURS = range(16), range(100, 103)
 
@@ -40,7 +41,7 @@ def dumps(backend: str) -> dict[str, Dump]:
         [sys.executable, str(Path(__file__).with_name("hooks_child.py")), str(folder / "in.npz"), str(folder), backend,
          *seeds],
         env={**os.environ, "PYTHONPATH": path, "ONEDNN_MAX_CPU_ISA": "AVX2", "GLOG_v": "3"},
-        capture_output=True, text=True, timeout=240, check=False,
+        capture_output=True, text=True, timeout=GUARD, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return {seed: Dump(folder / f"{backend}{seed}.safetensors") for seed in seeds}

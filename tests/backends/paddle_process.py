@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from portdet.session import Arrays
+from tests.patience import GUARD
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +37,7 @@ def run_python(script: str, folder: Path, *arguments: str, portdet: bool = True)
     environment.pop("OMP_NUM_THREADS", None)
     done = subprocess.run(
         [sys.executable, "-W", "error:::portdet_paddle", "-c", code, *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=GUARD, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout

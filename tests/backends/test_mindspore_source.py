@@ -15,6 +15,7 @@ from portdet.models import load_model
 from portdet_mindspore.doctor import numpy_check, speed_check
 from portdet_mindspore.target import TARGET
 from tests.backends.harness import ROOT, require
+from tests.patience import GUARD
 
 FULL = {"name": "yolov3"}
 RUN = """
@@ -37,7 +38,7 @@ def test_full_yolov3_is_short_and_clean(tmp_path: Path) -> None:
     assert text.count("\n") < 250
     (tmp_path / "model.py").write_text(text)
     command = [sys.executable, "-m", "ruff", "check", "--config", str(ROOT / "pyproject.toml"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=GUARD, check=False)
     assert done.returncode == 0, done.stdout
 
 
@@ -60,7 +61,7 @@ def test_it_runs_without_portdet(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(source(tiny, imgsz=96))
     done = subprocess.run(
         [sys.executable, "-c", RUN],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=GUARD,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -81,7 +82,7 @@ def test_doctor_on_a_slow_convolution() -> None:
 def test_doctor_of_this_machine() -> None:
     require("mindspore")
     code = "from portdet_mindspore import BACKEND\nfor c in BACKEND.doctor(): print(c.level, '|', c.what)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=GUARD, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = done.stdout.splitlines()
     assert not [line for line in lines if line.startswith("fail")]
@@ -94,6 +95,6 @@ def test_doctor_beside_another_framework() -> None:
         "import sys, types; sys.modules['paddle'] = types.ModuleType('paddle')\n"
         "from portdet_mindspore import BACKEND\nprint(BACKEND.doctor())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=GUARD, check=False)
     assert "level='fail'" in done.stdout
     assert "has imported paddle" in done.stdout

@@ -12,6 +12,7 @@ import pytest
 from portdet.reference.distance import distance
 from portdet.session import Arrays
 from tests.backends.harness import below, require, run_child
+from tests.patience import GUARD
 
 NET = """from mindspore import nn, ops
 
@@ -159,11 +160,11 @@ def test_no_second_framework_in_a_process(other: str) -> None:
         f"import sys, types; sys.modules['{other}'] = types.ModuleType('{other}')\n"
         "from portdet_mindspore.process import prepare\nprepare()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=GUARD, check=False)
     assert done.returncode != 0
     assert f"mindspore cannot start in a process that has imported {other}" in done.stderr
 
 
 def test_importing_the_backend_imports_no_framework() -> None:
     code = "import sys, portdet_mindspore; assert 'mindspore' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", code], timeout=GUARD, check=True)

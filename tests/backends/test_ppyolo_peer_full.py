@@ -18,6 +18,7 @@ from portdet.session import Arrays
 from tests.backends import ppyolo_peer as peer
 from tests.backends import ppyolo_peer_compare as compare
 from tests.backends.harness import below, require, run_child
+from tests.patience import SLOW_GUARD
 
 QUICK = ["torch-eager-r18vd"]
 MODES = ["torch-eager", "torch-compiled", "paddle-eager", "paddle-compiled", "mindspore-compiled", "mindspore-eager"]
@@ -41,7 +42,9 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     folder: Path = tmp_path_factory.mktemp("ppdet")
     hashes = run_child("ppyolo_peer_write.py", "full", str(folder), variant)
     assert str(hashes[variant]) == peer.facts("full")[variant]["sha256"]
-    found = run_child("ppyolo_peer_child.py", backend, mode, "float32", "full", str(folder), variant, timeout=1500)
+    found = run_child(
+        "ppyolo_peer_child.py", backend, mode, "float32", "full", str(folder), variant, timeout=SLOW_GUARD
+    )
     (folder / f"{variant}.pdparams").unlink()
     return Ran(variant, below(found, variant), compare.wanted(variant, "full"))
 

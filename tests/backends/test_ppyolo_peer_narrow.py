@@ -17,6 +17,7 @@ from portdet.session import Arrays
 from tests.backends import ppyolo_peer as peer
 from tests.backends import ppyolo_peer_compare as compare
 from tests.backends.harness import below, require, run_child
+from tests.patience import SLOW_GUARD
 
 
 class Bounds(NamedTuple):
@@ -76,7 +77,7 @@ def ran(request: pytest.FixtureRequest, written: Path) -> Ran:
     backend, mode, precision, variant = request.param.split("-")
     require(backend)
     arguments = backend, mode, precision, "narrow", str(written), variant
-    found = run_child("ppyolo_peer_child.py", *arguments, timeout=1500)
+    found = run_child("ppyolo_peer_child.py", *arguments, timeout=SLOW_GUARD)
     bounds = MINDSPORE if backend == "mindspore" else FLOAT64 if precision == "float64" else FLOAT32
     wanted, names = compare.wanted(variant, "narrow"), compare.canonical(variant, "narrow")
     return Ran(variant, below(found, variant), wanted, names, bounds)

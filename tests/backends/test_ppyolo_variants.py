@@ -21,6 +21,7 @@ from tests.backends.harness import below, far, require, run_child
 from tests.convert import ppyolo_case
 from tests.models.ppyolo_case import merged
 from tests.models.ppyolo_narrow import VARIANTS, narrow
+from tests.patience import GUARD
 
 
 def slow(*runs: str) -> list[Any]:
@@ -37,7 +38,7 @@ def exact() -> Arrays:
 def narrow_ran(request: pytest.FixtureRequest) -> Arrays:
     backend, mode = request.param.split("-")
     require(backend)
-    found = run_child("variants_child.py", backend, mode, "float32", "narrow", *VARIANTS, timeout=550)
+    found = run_child("variants_child.py", backend, mode, "float32", "narrow", *VARIANTS, timeout=GUARD)
     return {**found, "bound": np.array(1e-2 if backend == "mindspore" else 3e-3)}
 
 
@@ -45,7 +46,7 @@ def narrow_ran(request: pytest.FixtureRequest) -> Arrays:
 def full_ran(request: pytest.FixtureRequest) -> Arrays:
     backend, mode = request.param.split("-")
     require(backend)
-    return run_child("variants_child.py", backend, mode, "float32", "full", *ppyolo_case.CONFIGS, timeout=550)
+    return run_child("variants_child.py", backend, mode, "float32", "full", *ppyolo_case.CONFIGS, timeout=GUARD)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

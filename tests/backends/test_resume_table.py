@@ -10,6 +10,7 @@ import pytest
 from portdet.session import Arrays
 from tests.backends.harness import require, run_child
 from tests.backends.resume_cases import OPTIONS, Case, most, pairs, pairs_of, product, singles
+from tests.patience import GUARD, SLOW_GUARD
 
 BACKENDS = ("torch", "mindspore", "paddle")
 EAGER, COMPILED = pairs(), singles()  # a graph takes seconds to compile
@@ -20,7 +21,7 @@ QUICK = [(b, m, case) for b in BACKENDS for m, cases in (("eager", EAGER), ("com
 def ran(backend: str, mode: str) -> Arrays:
     require(backend)
     cases = EAGER if mode == "eager" else COMPILED
-    return run_child("resume_child.py", backend, mode, *map(",".join, cases), timeout=900)
+    return run_child("resume_child.py", backend, mode, *map(",".join, cases), timeout=GUARD)
 
 
 @pytest.mark.parametrize(("backend", "mode", "case"), QUICK)
@@ -66,6 +67,6 @@ def test_every_combination(backend: str, mode: str) -> None:
     cases = most() if mode == "eager" else pairs()
     for start in range(0, len(cases), 60):
         part = cases[start : start + 60]
-        found = run_child("resume_child.py", backend, mode, *map(",".join, part), timeout=7200)
+        found = run_child("resume_child.py", backend, mode, *map(",".join, part), timeout=SLOW_GUARD)
         for case in part:
             check(found, case)

@@ -16,6 +16,7 @@ from portdet import __version__
 from portdet.cli import __main__ as cli
 from portdet.errors import PortdetError
 from portdet.train.interrupt import Interrupted
+from tests.patience import GUARD
 
 FRAMEWORKS = ("torch", "mindspore", "paddle", "matplotlib", "cv2", "pydantic", "rich")
 TINY = """
@@ -123,7 +124,7 @@ def test_every_command_renders_its_help(name: str, capsys: pytest.CaptureFixture
 
 
 def _python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=GUARD, check=True)
     return done.stdout.strip().splitlines()[-1]
 
 
@@ -147,12 +148,12 @@ def test_commands_import_only_what_they_need(args: list[str], heavy: tuple[str, 
 
 
 def test_python_dash_m_works_and_a_closed_pipe_is_no_error(tiny: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "portdet", "--version"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "portdet", "--version"], capture_output=True, text=True, timeout=GUARD)
     assert done.stdout == f"portdet {__version__}\n"
     read, write = os.pipe()
     os.close(read)
     child = subprocess.run(
-        [sys.executable, "-m", "portdet", "show", "graph", tiny], stdout=write, stderr=subprocess.PIPE, timeout=60
+        [sys.executable, "-m", "portdet", "show", "graph", tiny], stdout=write, stderr=subprocess.PIPE, timeout=GUARD
     )
     os.close(write)
     assert (child.returncode, child.stderr) == (141, b"")

@@ -10,6 +10,7 @@ import pytest
 
 from portdet.backends import backend_names
 from portdet.cli.__main__ import run
+from tests.patience import GUARD
 
 FULL = "model: {name: yolov3, classes: 80}\n"
 TINY = "model: {name: yolov3, width: 0.0625, depths: [1, 1, 1, 1, 1], classes: 3}\ndata: {imgsz: 64}\n"
@@ -42,7 +43,7 @@ def test_full_source_is_short_clean_and_the_same_for_any_shape(backend: str, tmp
         "E,F,W,I,B",
         str(first),
     ]
-    done = subprocess.run(ruff, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(ruff, capture_output=True, text=True, timeout=GUARD)
     assert done.returncode == 0, done.stdout
     assert "portdet" not in "".join(line for line in first.read_text().splitlines() if "import" in line)
 
@@ -80,7 +81,7 @@ model.eval()
 print(sorted(losses), sum(p.grad is not None for p in model.parameters()), tuple(model(torch.rand(1, 3, 64, 64)).shape))
 assert not [name for name in sys.modules if name.startswith("portdet")]
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=GUARD)
     assert done.returncode == 0, done.stderr
     # 3 boxes a cell of grids 8, 4 and 2; 52 convolutions, 49 of them with a norm of two weights, 3 with a bias
     assert "(1, 252, 8)" in done.stdout

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.backends.harness import require
+from tests.patience import GUARD
 from tests.train.fakes import files
 
 TINY = (
@@ -36,7 +37,7 @@ def train(*words: str) -> str:
     """All that the command printed; it must end well."""
     done = subprocess.run(
         [sys.executable, "-m", "portdet", "train", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=GUARD, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     return done.stdout

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from portdet.cli.__main__ import run
+from tests.patience import GUARD
 
 TINY = [
     "yolov3_scenes", "epochs=2", "train_count=12", "val_count=4", "batch=4", "scene_size=64", "imgsz=64", "workers=0",
@@ -155,7 +156,7 @@ def test_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
         "loop.Trainer._step = counted\n"
         f"sys.exit(run(['train', *{TINY!r}, 'project={tmp_path}']))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=GUARD)
     assert done.returncode == 130, done.stderr
     assert "portdet train --resume" in done.stderr
     again = tmp_path / "train" / "yolov3_scenes"

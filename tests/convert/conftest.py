@@ -17,6 +17,7 @@ import pytest
 from portdet.cli.__main__ import run
 from portdet_convert import yolov3
 from portdet_convert.files.source import Arrays
+from tests.patience import GUARD
 
 SMALL = {"depths": (1, 1, 2, 1, 1), "channels": (2, 4, 4, 6, 8, 8)}
 
@@ -56,7 +57,7 @@ def run_alone() -> Callable[[str, Path], str]:
             env=env,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=GUARD,
             check=False,
         )
         assert done.returncode == 0, done.stderr[-3000:]

@@ -30,6 +30,7 @@ from portdet_convert.files import pdparams
 from portdet_convert.rules import recognise, restore
 from tests import absent
 from tests.convert.ppdet_case import NAMES, OUTPUTS, SIDE, boxes, digest, images, kept, kept_boxes, value
+from tests.patience import GUARD
 
 
 def build(folder: Path) -> Any:
@@ -97,7 +98,7 @@ def main() -> None:
         np.savez_compressed(OUTPUTS, **kept(raw), **kept_boxes(*decoded(model, raw)), **losses(model))
 
         again = Path(scratch, "again.pdparams")
-        run_child("tests.convert.ppdet_write", {"to": str(again)}, timeout=300)
+        run_child("tests.convert.ppdet_write", {"to": str(again)}, timeout=GUARD)
         print("the file written without ppdet has the same bytes:", _sha(again) == _sha(written))
 
         found = recognise(open_weights(written).arrays, yolov3.NAMINGS, yolov3.expected)

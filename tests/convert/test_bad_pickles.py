@@ -26,6 +26,7 @@ from portdet_convert import open_weights
 from portdet_convert.files import pickle_write as op
 from portdet_convert.files import pth
 from portdet_convert.files.source import BFLOAT16
+from tests.patience import GUARD
 
 Refused = Callable[[bytes, str], None]
 START = b"\x80\x04"
@@ -289,7 +290,7 @@ def test_bombs(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", CHILD], input="\n".join(f"b{i}" for i in range(len(cases))), cwd=tmp_path, env=env,
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=GUARD, check=False,
     )  # fmt: skip
     lines = done.stdout.splitlines()
     wrong = {

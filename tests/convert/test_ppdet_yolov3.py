@@ -28,6 +28,7 @@ from portdet_convert.files import pdparams
 from portdet_convert.rules import recognise, restore
 from tests.backends.harness import require
 from tests.convert.ppdet_case import OUTPUTS, SIDE, digest, facts, kept_boxes
+from tests.patience import GUARD
 
 HEADS = ("head0", "head1", "head2")
 FORMATS = {"torch": "pth", "mindspore": "ckpt", "paddle": "pdparams"}
@@ -55,7 +56,7 @@ def written() -> Iterator[Path]:
     require("paddle")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model_final.pdparams")
-        run_child("tests.convert.ppdet_write", {"to": str(path)}, timeout=300, env={"OMP_NUM_THREADS": "1"})
+        run_child("tests.convert.ppdet_write", {"to": str(path)}, timeout=GUARD, env={"OMP_NUM_THREADS": "1"})
         yield path
 
 
@@ -70,7 +71,7 @@ def outputs(weights: Path, backend: str, fault: str = "") -> Arrays:
     to = weights.parent / f"{backend}.npz"
     request = {"weights": str(weights), "backend": backend, "fault": fault, "to": str(to)}
     env = {"OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA", "AVX2")}
-    run_child("tests.convert.ppdet_child", request, timeout=300, env=env)
+    run_child("tests.convert.ppdet_child", request, timeout=GUARD, env=env)
     with np.load(to) as found:
         return dict(found)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends.harness import ROOT, require
+from tests.patience import GUARD
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +36,7 @@ def train(folder: Path, *words: str, path: str = "") -> tuple[int, str]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([path, *map(str, (ROOT, ROOT / "backends"))]).lstrip(":")}
     done = subprocess.run(
         [sys.executable, "-m", "portdet.cli", "train", *WORDS, *words, "--folder", str(folder)],
-        env=env, cwd=folder.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=500,
+        env=env, cwd=folder.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=GUARD,
         check=False,
     )  # fmt: skip
     return done.returncode, done.stdout

@@ -17,6 +17,7 @@ from portdet.backends import load_backend
 from portdet.ranks import Place
 from portdet.session import Arrays
 from tests.backends.harness import ROOT, below, require
+from tests.patience import GUARD
 from tests.ranks.mindspore_rank import STEPS
 from tests.ranks.rank_case import case
 
@@ -32,12 +33,12 @@ Runs = tuple[Arrays, Arrays, Arrays]  # rank 0, rank 1, the one process
 
 def alone(folder: Path, *cases: str) -> Arrays:
     done = subprocess.run([sys.executable, str(CHILD), str(folder), *cases], env=ENVIRONMENT, capture_output=True,
-                          text=True, timeout=500, check=False, cwd=folder)  # fmt: skip
+                          text=True, timeout=GUARD, check=False, cwd=folder)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(np.load(folder / "alone.npz"))
 
 
-def launch(folder: Path, *words: str, timeout: float = 500) -> tuple[int, str, list[str]]:
+def launch(folder: Path, *words: str, timeout: float = GUARD) -> tuple[int, str, list[str]]:
     """Exit code of two ranks that run a script, what came through, and what the ranks said."""
     logs = folder / "logs"
     logs.mkdir()

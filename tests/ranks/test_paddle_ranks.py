@@ -17,6 +17,7 @@ import pytest
 from portdet.backends import load_backend
 from portdet.session import Arrays
 from tests.backends.harness import ROOT, below, require
+from tests.patience import GUARD
 from tests.ranks.paddle_rank import STEPS
 from tests.ranks.rank_case import case
 
@@ -30,7 +31,7 @@ Runs = tuple[Arrays, Arrays, Arrays]  # rank 0, rank 1, the one process
 
 def alone(folder: Path, *cases: str) -> Arrays:
     done = subprocess.run([sys.executable, str(CHILD), str(folder), *cases], env=ENVIRONMENT, capture_output=True,
-                          text=True, timeout=200, check=False, cwd=folder)  # fmt: skip
+                          text=True, timeout=GUARD, check=False, cwd=folder)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(np.load(folder / "alone.npz"))
 
@@ -40,7 +41,7 @@ def ranks(folder: Path, *cases: str, **environment: str) -> tuple[Arrays, Arrays
     logs = folder / "logs"
     logs.mkdir()
     command = load_backend("paddle").launcher.command(2, logs, [str(CHILD), str(folder), *cases])
-    done = subprocess.run(command, env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=300,
+    done = subprocess.run(command, env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=GUARD,
                           check=False, cwd=folder)  # fmt: skip
     said = "".join(path.read_text() for path in sorted(logs.iterdir()))
     assert done.returncode == 0, said[-3000:]
@@ -168,7 +169,8 @@ def failing(folder: Path, script: str) -> tuple[int, str, list[str]]:
     logs.mkdir()
     done = subprocess.run(
         load_backend("paddle").launcher.command(2, logs, [str(path)]),
-        env={**ENVIRONMENT, "SECRET": "swordfish"}, capture_output=True, text=True, timeout=60, check=False, cwd=folder,
+        env={**ENVIRONMENT, "SECRET": "swordfish"}, capture_output=True, text=True, timeout=GUARD, check=False,
+        cwd=folder,
     )  # fmt: skip
     return done.returncode, done.stdout, [path.read_text() for path in sorted(logs.iterdir())]
 

@@ -8,12 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.backends.harness import ROOT, require
+from tests.patience import GUARD, until
 
 TINY = [
     "yolov3_scenes", "epochs=3", "train_count=16", "val_count=5", "val_batch=2", "batch=4", "scene_size=64", "imgsz=64",
@@ -38,17 +38,14 @@ def start(*words: str, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Exit code, what it printed, and its errors."""
     try:
-        out, error = process.communicate(timeout=240)
+        out, error = process.communicate(timeout=GUARD)
     finally:
         process.kill()
     return process.returncode, out, error
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert time.monotonic() < deadline, f"no {path}"
-        time.sleep(0.05)
+    until(path.exists, str(path))
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -111,7 +108,7 @@ def test_an_image_that_one_rank_cannot_read_ends_the_run_with_its_name(tmp_path:
     made = subprocess.run(
         [sys.executable, "-m", "portdet", "data", "scenes", "-o", str(data), "--count", "8", "--size", "64"],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": "backends:weights_convert"}, capture_output=True, text=True,
-        timeout=120, check=False,
+        timeout=GUARD, check=False,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     images = sorted(path for path in data.rglob("*.*") if path.suffix in (".jpg", ".png"))

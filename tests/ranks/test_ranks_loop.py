@@ -26,6 +26,7 @@ from portdet.session import Array, Batch, StepResult, StepValues
 from portdet.train import checkpoint
 from portdet.train.interrupt import Interrupted
 from portdet.train.loop import Trainer
+from tests.patience import GUARD
 from tests.train.fakes import FakeLoader, FakeSession, files, rows, score, settings, train
 
 
@@ -33,7 +34,7 @@ class Meeting:
     """`gather` of `world` threads; a thread that fails alone breaks it, as a launcher does."""
 
     def __init__(self, world: int) -> None:
-        self.world, self.barrier = world, threading.Barrier(world, timeout=20)
+        self.world, self.barrier = world, threading.Barrier(world, timeout=GUARD)
         self.left: list[bytes] = [b""] * world
 
     def gather(self, rank: int, value: Any) -> list[Any]:
@@ -60,7 +61,7 @@ def on_ranks(world: int, work: Callable[[Place, Meeting], Any]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join()
     return found
 
 

@@ -13,6 +13,7 @@ import pytest
 from portdet.backends import load_backend
 from portdet.session import Arrays
 from tests.backends.harness import ROOT, below, require
+from tests.patience import GUARD
 
 FOUND = tuple[Arrays, list[Arrays]]
 
@@ -25,7 +26,7 @@ def run(folder: Path, script: str, *words: str, world: int) -> list[Arrays]:
     done = subprocess.run(
         command if world > 1 else [sys.executable, *words],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=240, check=False,
+        capture_output=True, text=True, timeout=GUARD, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-6000:]
     assert "Warning: " not in done.stderr

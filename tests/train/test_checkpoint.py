@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from portdet.errors import PortdetError
 from portdet.train import checkpoint
 from portdet.train.checkpoint import Progress
+from tests.patience import GUARD
 from tests.train.fakes import settings
 
 STATE = {
@@ -88,7 +89,7 @@ try:
 except PortdetError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=GUARD)
     assert "cannot be written: File too large" in done.stdout, done.stderr
     assert "free space" in done.stdout
     assert os.listdir(tmp_path) == ["last.safetensors"]

@@ -14,6 +14,7 @@ import pytest
 from portdet.config import load
 from portdet.errors import PortdetError
 from portdet.train.folder import describe, git_commit, run_folder
+from tests.patience import GUARD
 from tests.train.fakes import settings
 
 
@@ -67,5 +68,5 @@ def test_no_framework_is_imported() -> None:
         "from portdet.train.folder import environment; from portdet.config import Config; environment(Config())\n"
         "print({'torch', 'mindspore', 'paddle'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=GUARD, check=True)
     assert done.stdout.strip() == "set()"

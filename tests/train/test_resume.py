@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from portdet.errors import PortdetError
 from portdet.train import checkpoint
 from portdet.train.interrupt import Interrupted, StopRequest
 from portdet.train.loop import Trainer
+from tests.patience import GUARD, until
 from tests.train.fakes import FakeLoader, FakeSession, files, resumed, rows, score, settings, train
 
 
@@ -66,7 +66,8 @@ def test_a_resume_that_forgets_something_is_seen(tmp_path: Path, lost: str) -> N
 
 
 def test_a_process_stopped_by_a_signal(tmp_path: Path) -> None:
-    """SIGTERM from outside, at whatever step it is then; the resumed run ends as an uninterrupted one."""
+    """SIGTERM from outside, at whatever step it is then, and at the 151st if it comes so late; the resumed run ends as
+    an uninterrupted one."""
     script = f"""
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
@@ -76,16 +77,17 @@ from portdet.train.loop import Trainer
 class Slow(FakeSession):
     def train_step(self, batch, values):
         time.sleep(0.02)
+        while len(self.values_seen) > 150 and not trainer.stop.signal_name:
+            time.sleep(0.01)
         return super().train_step(batch, values)
-Trainer(settings(train__epochs=40), Slow(), FakeLoader(), Path(sys.argv[1]), validate=score).run()
+trainer = Trainer(settings(train__epochs=40), Slow(), FakeLoader(), Path(sys.argv[1]), validate=score)
+trainer.run()
 """
     halves, whole = tmp_path / "halves", tmp_path / "whole"
     process = subprocess.Popen([sys.executable, "-c", script, str(halves)], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
-    while not (halves / "weights" / "last.safetensors").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until((halves / "weights" / "last.safetensors").exists, "a checkpoint")
     process.send_signal(signal.SIGTERM)
-    _, message = process.communicate(timeout=30)
+    _, message = process.communicate(timeout=GUARD)
     assert process.returncode == 1
     assert "stopped by SIGTERM" in message
     stopped = checkpoint.load_state(halves / "weights" / "last.safetensors")[1].step

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from portdet.config import Config
 from portdet.errors import PortdetError
 from portdet.train.schedule import Schedule, base_rate, rate_line, schedule
+from tests.patience import GUARD
 from tests.train.fakes import rows, settings, train
 
 
@@ -172,7 +173,7 @@ def test_rates_equal_paddles_own_piecewise_decay() -> None:
     its end; one warm-up is longer than the training."""
     asked = json.dumps([(base, warm, spe, marks, epochs * spe) for base, warm, spe, marks, epochs in RUNS])
     done = subprocess.run(
-        [sys.executable, "-c", PADDLE, asked], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", PADDLE, asked], capture_output=True, text=True, timeout=GUARD, check=True
     )
     wanted = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     for (base, warm, spe, marks, epochs), rates in zip(RUNS, wanted, strict=True):

@@ -20,6 +20,7 @@ from portdet.files import write_text
 from portdet.session import Arrays
 from tests.align.peers.case import AS_IT_IS, PORT_RUNS, SELF_RUNS
 from tests.backends.harness import ROOT
+from tests.patience import SLOW_GUARD
 
 CASES = {
     "r50vd_dcn as they are": ("r50vd_dcn", "none"),
@@ -34,7 +35,7 @@ def child(module: str, *arguments: str) -> None:
     path = os.pathsep.join(map(str, (ROOT, ROOT / "backends", ROOT / "weights_convert")))
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", f"tests.align.peers.{module}", *arguments], cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=3000, check=False,
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=SLOW_GUARD, check=False,
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"{module} {arguments}: {done.stderr[-3000:]}")
