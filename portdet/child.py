@@ -17,7 +17,7 @@ from typing import Any
 
 from portdet.errors import PortdetError
 
-GRACE = 60.0  # a training ends its step and writes a checkpoint
+GRACE = 600.0  # a training ends its step and writes a checkpoint, on a busy machine too
 
 
 def run_child(

@@ -5,9 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import bundles
+from tests.patience import GUARD, SLOW_GUARD
 from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401  (hooks)
+
+# Drawn cases are the same in every run, and none fails for being slow.
+settings.register_profile(
+    "portdet", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("portdet")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that hangs is ended, with the stacks of its threads: after several children's guards."""
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(3 * (SLOW_GUARD if item.get_closest_marker("slow") else GUARD)))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -13,7 +14,8 @@ import psutil  # mindspore needs it too
 
 from portdet_mindspore.process import prepare
 
-GRACE = 5.0  # seconds that ranks get to appear, and that the scheduler gets to notice their end by itself
+APPEAR = 600.0  # seconds that ranks get to appear
+LEAVE = 5.0  # seconds that the scheduler gets to notice their end by itself
 
 
 def serve() -> NoReturn:
@@ -27,14 +29,24 @@ def serve() -> NoReturn:
     # ranks that were started by hand may have other parents
     watched = any(word.endswith(("msrun", "mindspore.parallel.cluster.run")) for word in launcher.cmdline())
     with subprocess.Popen([sys.executable, "-m", __name__]) as process:
-        alone_since = time.monotonic()
-        while process.poll() is None:
-            time.sleep(0.2)
-            if not watched or _ranks(launcher):
-                alone_since = time.monotonic()
-            elif time.monotonic() > alone_since + GRACE:
-                process.kill()
-    raise SystemExit(abs(process.returncode))
+        raise SystemExit(watch(process, (lambda: _ranks(launcher)) if watched else None))
+
+
+def watch(process: subprocess.Popen[bytes], ranks: Callable[[], int] | None) -> int:
+    """The exit code of a scheduler that has ended; 0 for one that was ended here, as no rank was left: it may be slow
+    to notice on a busy machine, and msrun takes each rank's own exit code for what became of it."""
+    last, patience = time.monotonic(), APPEAR
+    while process.poll() is None:
+        time.sleep(0.2)
+        if ranks is None:
+            continue
+        if ranks():
+            last, patience = time.monotonic(), LEAVE
+        elif time.monotonic() > last + patience:
+            process.kill()
+            process.wait()
+            return 0 if patience == LEAVE else 1
+    return abs(int(process.returncode))
 
 
 def _ranks(launcher: psutil.Process) -> int:

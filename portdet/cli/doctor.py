@@ -14,7 +14,7 @@ from portdet.errors import PortdetError
 from portdet.session import Check
 
 _MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
-TIMEOUT = 180.0
+TIMEOUT = 1800.0  # it takes 3 to 15 s where nothing else runs; who waits for it sees which backend hangs
 
 
 @click.command()

@@ -125,5 +125,5 @@ def git_commit(folder: Path) -> str | None:
 
 
 def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True)
+    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=120, check=True)
     return done.stdout.strip()

@@ -111,9 +111,11 @@ def test_a_step_that_overflows_changes_nothing(found: Arrays) -> None:
     assert np.isfinite(found["loss_of_skipped"])
 
 
-def test_other_rates_compile_nothing(found: Arrays) -> None:
-    """A step that compiles takes 0.3 s and more; every step would. The first may: loss scale 1 has its own update."""
-    assert found["seconds"][2:].min() < 0.15
+def test_other_rates_compile_nothing(request: pytest.FixtureRequest, found: Arrays) -> None:
+    """The first of these steps may: loss scale 1 has its own update. Another image size does. PyNative has none."""
+    first, *others, resized = found["graphs"].tolist()
+    assert others == [first] * 3
+    assert (first > 0, resized > first) == (("compiled" in request.node.name),) * 2
 
 
 def test_graphs_run_in_graph_mode(request: pytest.FixtureRequest, found: Arrays) -> None:

@@ -271,7 +271,7 @@ from portdet_convert.files import pickles
 from portdet.errors import PortdetError
 pickles._STEPS = 200_000  # of 5,000,000: as much is reached sooner
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
-resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
+resource.setrlimit(resource.RLIMIT_CPU, (1200, 1200))
 for line in sys.stdin:
     try:
         open_weights(line.strip())

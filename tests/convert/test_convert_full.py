@@ -1,4 +1,4 @@
-"""A darknet53.conv.74 of full size, built by the published layout: correct, quick, and in little memory."""
+"""A darknet53.conv.74 of full size, built by the published layout: correct, at little cost, and in little memory."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import os
 import struct
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from portdet_convert import convert, load_canonical, yolov3
+from tests.counts import Calls
 
 SIZE = 162_482_580  # bytes of the published file
 FORMATS = ["ckpt", "npz", "pdparams", "pth", "safetensors"]
@@ -57,11 +58,26 @@ def test_every_value_lands_where_the_layout_says(full: Path, tmp_path: Path) -> 
     assert position == len(values)
 
 
+@contextmanager
+def _costs_little() -> Iterator[None]:
+    """Measured: 1.0006 of the size written, 0.0012 read by calls, 65,000 to 670,000 calls of functions."""
+    before = psutil.Process().io_counters()
+    with Calls() as calls:
+        yield
+    after = psutil.Process().io_counters()
+    assert after.write_chars - before.write_chars < 1.01 * SIZE
+    assert after.read_chars - before.read_chars < 0.01 * SIZE
+    assert calls.number < 2_000_000
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_and_back_to_the_same_bytes(full: Path, tmp_path: Path, form: str) -> None:
-    report = convert(full, tmp_path / f"w.{form}")
+    """Each way writes the file's size once, maps what it reads, and loops over tensors, not over 40 million values."""
+    with _costs_little():
+        report = convert(full, tmp_path / f"w.{form}")
     assert len(report.rows) == 260
-    convert(tmp_path / f"w.{form}", tmp_path / "back.conv.74")
+    with _costs_little():
+        convert(tmp_path / f"w.{form}", tmp_path / "back.conv.74")
     back = np.memmap(tmp_path / "back.conv.74", np.float32, "r", offset=20)
     assert np.array_equal(back, np.memmap(full, np.float32, "r", offset=20))
 
@@ -92,45 +108,3 @@ def test_peak_memory(full: Path, tmp_path: Path, form: str) -> None:
     there = _peak_mib(f"from portdet_convert import convert; convert({str(full)!r}, 'w.{form}')", tmp_path)
     back = _peak_mib(f"from portdet_convert import convert; convert('w.{form}', 'w.weights')", tmp_path)
     assert max(there, back) - idle < 1.5 * SIZE / 2**20, (idle, there, back)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """The bytes through the safetensors package, to the disk."""
-    save_file(load_file(source), target)
-    with target.open("r+b") as file:
-        os.fsync(file.fileno())
-
-
-def _seconds(call: Callable[[], object]) -> tuple[float, float]:
-    """Wall time, and processor time of this process in user and system mode."""
-    start, spent = time.perf_counter(), time.process_time()
-    call()
-    return time.perf_counter() - start, time.process_time() - spent
-
-
-@pytest.mark.slow
-def test_time_against_copying_the_bytes_through_safetensors(full: Path, tmp_path: Path) -> None:
-    """Within twice the time of the copy, each to a new file that reaches the disk.
-
-    Others may use the machine: each conversion runs between two copies, and the best of nine rounds counts. It must be
-    within twice in wall time or, where waiting spoils that on a loaded machine, in processor time, which also counts
-    the thread that hashes.
-    """
-    convert(full, tmp_path / "copy.safetensors")
-    best: dict[str, tuple[float, float]] = {}
-    for _ in range(9):
-        for form in FORMATS:
-            for name, call in (
-                ("copy", partial(_copy, tmp_path / "copy.safetensors")),
-                (form, lambda target: convert(full, target)),
-            ):
-                target = tmp_path / f"out.{name}"
-                target.unlink(missing_ok=True)
-                os.sync()
-                found = _seconds(partial(call, target))
-                best[name] = tuple(map(min, best.get(name, found), found))  # type: ignore[assignment]
-    print({name: [round(seconds, 3) for seconds in pair] for name, pair in best.items()})
-    slow = {
-        form: best[form] for form in FORMATS if all(a > 2 * b for a, b in zip(best[form], best["copy"], strict=True))
-    }
-    assert not slow, best

@@ -30,7 +30,7 @@ from portdet_convert.files.source import BFLOAT16, Arrays
 from portdet_convert.proof_model import Fit
 from portdet_convert.yolov3_cfg import Order
 
-TIMEOUT = 600.0
+TIMEOUT = 3600.0
 _CHILD = "portdet_convert.proof_child"
 
 

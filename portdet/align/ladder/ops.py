@@ -17,7 +17,7 @@ from portdet.ir.graph import Function, ModuleGraph
 from portdet.ops import OPS
 from portdet.train.job import model_of
 
-TIMEOUT = 1800.0
+TIMEOUT = 7200.0
 DECLARED = "declared failures"  # the fact's name
 
 
