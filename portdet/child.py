@@ -8,14 +8,15 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from portdet import guard
 from portdet.errors import PortdetError
+from portdet.scratch import scratch
 
 GRACE = 600.0  # a training ends its step and writes a checkpoint, on a busy machine too
 
@@ -37,8 +38,8 @@ def run_child(
     things away, and raises KeyboardInterrupt. Raises the child's PortdetError, and one of its own if it crashes, fails
     or takes longer than `timeout` seconds.
     """
-    with tempfile.TemporaryDirectory(prefix="portdet-") as scratch:
-        answer, printed = Path(scratch, "answer.json"), log or Path(scratch, "printed.txt")
+    with scratch() as place:
+        answer, printed = place / "answer.json", log or place / "printed.txt"
         path = os.pathsep.join(entry for entry in sys.path if entry)
         with (
             printed.open("wb") as stream,
@@ -47,7 +48,12 @@ def run_child(
                 stdin=subprocess.PIPE,  # closes when this process ends, however that happens
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env={**(os.environ if base is None else base), "PYTHONPATH": path, **(env or {})},
+                env={
+                    **(os.environ if base is None else base),
+                    "PYTHONPATH": path,
+                    **guard.environment(),
+                    **(env or {}),
+                },
                 start_new_session=True,  # so that a timeout ends its loader's workers too
             ) as child,
         ):
@@ -84,8 +90,9 @@ def _wait(child: subprocess.Popen[bytes], timeout: float, stop: threading.Event)
 def serve(work: Callable[[Any], Any]) -> None:
     """The child's side: hand the request to `work`, its answer back; a PortdetError is raised again in the parent.
 
-    The child ends when its parent does.
+    The child ends when its parent does, and writes no more into a folder of the parent's that has gone.
     """
+    guard.inherit()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         answer = {"answer": work(json.loads(sys.argv[1]))}

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (
     {"errors", "outside", "__version__"},
-    {"config", "files", "child", "console", "ranks", "heap", "cores", "plain_yaml", "section", "settings"},
+    {"config", "files", "child", "console", "ranks", "heap", "cores", "plain_yaml", "section", "settings"}
+    | {"alone", "guard", "held", "scratch", "tensors", "watch"},
     {"ir", "ops", "spec"},  # the core: ops are methods of the graph's values, a spec traces itself
     {"passes", "lower", "reference", "assign"},
     {"losses", "session", "shadow", "state"},

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import mindspore as ms
 
+from portdet.scratch import scratch
 from portdet.session import Arrays
 
 
 def load_file(path: Path) -> Arrays:
     """The parameters of a checkpoint by name; bfloat16 comes as float32."""
-    with TemporaryDirectory(prefix="portdet-") as folder:
-        link = Path(folder, "weights.ckpt")  # MindSpore reads no other suffix
+    with scratch() as folder:
+        link = folder / "weights.ckpt"  # MindSpore reads no other suffix
         link.symlink_to(path.resolve())
         table = ms.load_checkpoint(str(link))
     wide = {name: p.astype(ms.float32) if p.dtype == ms.bfloat16 else p for name, p in table.items()}

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from portdet.scratch import scratch
 from portdet_paddle.start import import_paddle
 
 
 def main() -> None:
     devices, logs, script = int(sys.argv[1]), Path(sys.argv[2]).resolve(), sys.argv[3:]
-    with TemporaryDirectory(prefix="portdet-") as private:
+    with scratch() as private:
         for rank in range(devices):
-            Path(private, f"workerlog.{rank}").symlink_to(logs / f"workerlog.{rank}")
+            (private / f"workerlog.{rank}").symlink_to(logs / f"workerlog.{rank}")
         words = [f"--nproc_per_node={devices}", f"--log_dir={private}", "--log_overwrite=true", "--log_level=WARNING"]
         import_paddle()
         sys.argv = ["paddle.distributed.launch", *words, *script]

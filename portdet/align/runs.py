@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from portdet import tensors, watch
 from portdet.align.finished import read_facts
 from portdet.config import Config, load
 from portdet.data import open_dataset
 from portdet.errors import PortdetError
-from portdet.files import replacing
 from portdet.models import Detector
 from portdet.session import Arrays
 from portdet.spec.init import initial_weights
@@ -82,8 +83,7 @@ class Runs:
         config = self._resolved(seed)
         path = self.folder / (f"initial_seed{config.train.seed}.safetensors" if seed else "initial.safetensors")
         drawn = initial_weights(self._model[1].graph, config.train.seed)
-        with replacing(path) as temporary:
-            save_file({**drawn, **(self.pretrained or {})}, temporary)
+        tensors.write(path, {**drawn, **(self.pretrained or {})})
         return path
 
     def _resolved(self, seed: int) -> Config:
@@ -125,10 +125,11 @@ class Runs:
         else:
             command += [str(self.folder / "args.yaml"), "--folder", str(target), "--initial", str(initial)]
             command += [f"train.backend={backend}", f"train.seed={self.config.train.seed + seed}"]
+            command += ["train.exist_ok=true"]  # another training that is there is set aside
         path = os.pathsep.join(entry for entry in sys.path if entry)
         lines: list[str] = []
         with (
-            (target / "log.txt").open("a" if resume else "w") as log,
+            (target / "log.txt").open("a") as log,
             subprocess.Popen(
                 command,
                 stdout=subprocess.PIPE,
@@ -136,7 +137,9 @@ class Runs:
                 stdin=subprocess.DEVNULL,
                 text=True,
                 env={**os.environ, "PYTHONPATH": path},
+                start_new_session=True,  # a terminal's Ctrl-C is ours to pass on: a second signal would end it unsaved
             ) as child,
+            watch.watching(name, child.pid, self.say),
         ):
             assert child.stdout is not None
             try:
@@ -145,7 +148,9 @@ class Runs:
                     lines.append(line.rstrip())
                     self.say(f"[{name}] {line.rstrip()}")
                 code = child.wait()
-            finally:
-                if child.poll() is None:
-                    child.terminate()
+            except BaseException:
+                child.terminate()
+                child.send_signal(signal.SIGCONT)  # to one that is stopped the other comes when it goes on
+                log.writelines(child.stdout)  # until it has put its things away
+                raise
         return "\n".join(lines[-5:]) or f"exit code {code}" if code else ""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import os
 import resource
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -30,6 +29,7 @@ from portdet.errors import PortdetError
 from portdet.lower.names import native_names
 from portdet.models import Detector
 from portdet.report.progress import Progress
+from portdet.scratch import scratch
 from portdet.session import Arrays, Batch, Options, Session, StepValues
 from portdet.spec.init import initial_weights
 from portdet.train.groups import recipe
@@ -111,7 +111,7 @@ class Rounds:
 def measure(config: Config, *, steps: int, synthetic: bool) -> dict[str, Any]:
     """Times of `steps` steps of each variant, memory, and the speed of one convolution. Seconds and bytes."""
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="portdet-bench-")))
+        folder = stack.enter_context(scratch())
         config = _for_timing(config)
         block = max(-(-steps // ROUNDS), 1)
         dataset = _synthetic(config, block) if synthetic else open_dataset(config.data, "train")
@@ -121,7 +121,7 @@ def measure(config: Config, *, steps: int, synthetic: bool) -> dict[str, Any]:
             dataset, config, mean=fields.mean, std=fields.std, seed=seed, scores=detector.scores, noise=detector.noise
         )
         stack.callback(loader.close)
-        variants = _Variants(config, detector, scratch, stack)
+        variants = _Variants(config, detector, folder, stack)
         times, ema, plain, bare, alone = (Times() for _ in range(5))
         facts: dict[str, Any] = {}
         skip = 2 * config.data.workers
@@ -145,7 +145,7 @@ def measure(config: Config, *, steps: int, synthetic: bool) -> dict[str, Any]:
                 1, loader.steps_per_epoch, batch=config.data.batch, log_every=config.train.log_every, stream=nowhere
             )
             rounds = Rounds(progress, times, block, skip, between)
-            trainer = Trainer(config, variants.loop, loader, scratch, observer=rounds)
+            trainer = Trainer(config, variants.loop, loader, folder, observer=rounds)
             times.start()
             try:
                 trainer.run()

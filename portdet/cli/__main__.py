@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -98,7 +99,8 @@ def run(args: Sequence[str] | None = None) -> int:
     except PortdetError as error:
         from portdet.train.interrupt import Interrupted
 
-        print(f"error: {error}", file=sys.stderr)
+        with suppress(OSError):  # the terminal may be gone, and with it SIGHUP came
+            print(f"error: {error}", file=sys.stderr, flush=True)
         return 130 if isinstance(error, Interrupted) else 1
     except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)

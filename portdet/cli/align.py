@@ -155,10 +155,12 @@ def _trained(
     from portdet.align.against import meets, validated_epochs
     from portdet.align.job import AlignJob
     from portdet.align.published import read_reference
+    from portdet.alone import alone_in
     from portdet.backends import load_backend
     from portdet.config import load
     from portdet.data import open_dataset
     from portdet.models.registry import check
+    from portdet.train.earlier import clear
     from portdet.train.folder import new_folder
     from portdet.train.job import model_of
 
@@ -172,8 +174,11 @@ def _trained(
     model_of(values.model_copy(deep=True), open_dataset(values.data, "train").names)
     start = pretrained(values) if values.train.pretrained and initial is None else None
     t = values.train
-    with new_folder(t.project, "align", t.name, exist_ok=t.exist_ok, begun="*/session.json") as place:
-        folder = place.resolve()
+    with (
+        new_folder(t.project, "align", t.name, exist_ok=t.exist_ok, begun="*/session.json") as place,
+        alone_in(folder := place.resolve(), deep=True),
+    ):
+        clear(folder, click.echo)
         job = AlignJob(
             values, names, folder, margin, say=click.echo, weights=initial, pretrained=start, reference=reference
         )

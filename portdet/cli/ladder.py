@@ -54,8 +54,10 @@ class Asked:
 
 def new(asked: Asked) -> int:
     """Make a plan and its folder, and climb. Raises PortdetError for what cannot be asked for, before any folder."""
+    from portdet.alone import alone_in
     from portdet.config import load
     from portdet.models.registry import check
+    from portdet.train.earlier import clear
     from portdet.train.folder import run_folder
 
     values = load(asked.target, tuple(asked.overrides))
@@ -63,18 +65,21 @@ def new(asked: Asked) -> int:
     plan = _plan(asked, values)
     settings = values.train
     folder = run_folder(settings.project, "align", settings.name, exist_ok=settings.exist_ok).resolve()
-    plan = replace(plan, folder=str(folder), weights=_weights(values, asked.initial, folder))
-    return climb(plan)
+    with alone_in(folder, deep=True):
+        clear(folder, click.echo)
+        return climb(replace(plan, folder=str(folder), weights=_weights(values, asked.initial, folder)))
 
 
 def resumed(folder: Path, levels: Sequence[str]) -> int:
     """Go on with a folder's plan; `levels` are added to its own."""
     from portdet.align.ladder.outcome import LEVELS
     from portdet.align.ladder.plan import Plan
+    from portdet.alone import alone_in
 
     plan = Plan.load(folder)
     added = {*plan.levels, *levels_of(levels)}
-    return climb(replace(plan, levels=tuple(level for level in LEVELS if level in added)))
+    with alone_in(plan.place, deep=True):
+        return climb(replace(plan, levels=tuple(level for level in LEVELS if level in added)))
 
 
 def climb(plan: Plan) -> int:
@@ -166,18 +171,15 @@ def _weights(values: Config, initial: Path | None, folder: Path) -> str:
         return str(initial.resolve())
     if not values.train.pretrained:
         return ""
-    from safetensors.numpy import save_file
-
+    from portdet import tensors
     from portdet.cli.align import pretrained
     from portdet.data import open_dataset
-    from portdet.files import replacing
     from portdet.spec.init import initial_weights
     from portdet.train.job import model_of
 
     graph = model_of(values, open_dataset(values.data, "train").names).graph
     path = folder / "weights.safetensors"
-    with replacing(path) as temporary:
-        save_file({**initial_weights(graph, values.train.seed), **pretrained(values)}, temporary)
+    tensors.write(path, {**initial_weights(graph, values.train.seed), **pretrained(values)})
     return str(path)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,15 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 
+from portdet import guard
+from portdet.alone import alone_in
 from portdet.backends import OWN, load_backend
 from portdet.errors import PortdetError
 from portdet.files import write_text
 from portdet.ranks import ALONE, Launcher, Place, RankError, is_shared
+from portdet.train.folder import made
 from portdet.train.interrupt import Interrupted, StopRequest
+from portdet.watch import Silence, state
 
 REPORTS, STARTER = "PORTDET_RANKS", "PORTDET_RANKS_STARTER"  # environment: folder of reports, who reads them
 PATIENCE = 20.0  # seconds that a launcher gets to end its ranks
+LOOK = 1.0  # seconds between two looks at the processes
 LINES = 12  # of a log, in an error
 
 
@@ -52,11 +59,16 @@ def find_place(backend: str) -> Place:
 def launch(launcher: Launcher, devices: int, folder: Path, words: Sequence[str]) -> None:
     """Run `portdet *words` as `devices` ranks; rank 0 prints, the launcher's own words go to folder/ranks.
 
-    Ctrl-C or SIGTERM: all ranks stop after the same step, and `Interrupted` is raised; a second one ends them at once.
+    Ctrl-C, SIGTERM or SIGHUP: all ranks stop after the same step, and `Interrupted` is raised; a second one ends them
+    at once. A process of a rank that somebody stopped (SIGSTOP) is named, and continued where the training is to end,
+    as the others wait for it: after a signal, or when it has been stopped for `watch.STOPPED` seconds.
     Raises the error of the rank that failed first.
     """
-    logs = folder / "ranks"
-    logs.mkdir(parents=True, exist_ok=True)
+    with alone_in(made(folder / "ranks")):
+        _launch(launcher, devices, folder / "ranks", words)
+
+
+def _launch(launcher: Launcher, devices: int, logs: Path, words: Sequence[str]) -> None:
     for old in [*logs.glob("rank*.json"), *logs.glob("rank*.pid")]:
         old.unlink()
     command = launcher.command(devices, logs, [str(Path(__file__).with_name("rank.py")), *words])
@@ -71,41 +83,101 @@ def launch(launcher: Launcher, devices: int, folder: Path, words: Sequence[str])
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stream, env=env, start_new_session=True) as process,
     ):
         try:
-            _watch(process, logs, stop)
+            fault = _watch(process, launcher, logs, stop)
         finally:
-            _end(process)
+            _end(process, logs)
+        guard.check(logs)
         for file in logs.glob("rank*.pid"):
             file.unlink()
-    _raise_report(launcher, devices, logs, process.returncode)
+    _raise_report(launcher, devices, logs, process.returncode, fault)
     if stop:
         raise Interrupted(f"stopped by {stop.signal_name} before the first step", fix="start again")
 
 
-def _watch(process: subprocess.Popen[bytes], logs: Path, stop: StopRequest) -> None:
-    """Wait for the launcher; pass a signal on to rank 0, which tells the others."""
+def _watch(process: subprocess.Popen[bytes], launcher: Launcher, logs: Path, stop: StopRequest) -> str:
+    """Wait for the launcher; pass a signal on to all ranks. Returns what ended them, if it was a stopped process."""
+    silences: dict[int, Silence] = {}
+    fault, told = "", False
     while process.poll() is None:
-        if stop:
-            with suppress(OSError, ValueError):
-                os.kill(int((logs / "rank0.pid").read_text()), signal.SIGINT)
-                process.wait()  # a second signal raises KeyboardInterrupt here
-            return  # no rank has begun
-        time.sleep(0.1)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(LOOK)
+        if (stop or fault) and not told:
+            if not (logs / "rank0.pid").exists():
+                return fault  # no rank has begun
+            told = True
+            silences.clear()
+            for pid in ranks_of(logs).values():
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGINT)
+        stopped = _stopped(process, launcher, logs)
+        for pid in silences.keys() - stopped.keys():
+            del silences[pid]
+        for pid, what in stopped.items():
+            silence = silences.setdefault(pid, Silence(what, pid, _say))
+            try:
+                silence.tick()
+            except PortdetError as error:
+                fault = fault or error.what
+            if told and silence.stopped > PATIENCE:
+                return fault or f"{what} (process {pid}) is stopped and cannot be continued"
+            if told:
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGCONT)
+    return fault
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+def ranks_of(logs: Path) -> dict[int, int]:
+    """The ranks that have begun, and their processes."""
+    found = {}
+    for path in logs.glob("rank*.pid"):
+        with suppress(OSError, ValueError):
+            found[int(path.stem.removeprefix("rank"))] = int(path.read_text())
+    return found
 
 
-def _raise_report(launcher: Launcher, devices: int, logs: Path, code: int) -> None:
-    """Raise what the ranks told, the first that failed by itself before those that failed because of it."""
+def _stopped(process: subprocess.Popen[bytes], launcher: Launcher, logs: Path) -> dict[int, str]:
+    """The processes of this training that somebody has stopped: number, and what it is."""
+    found = {process.pid: launcher.name} if state(process.pid) == "stopped" else {}
+    for rank, pid in ranks_of(logs).items():
+        with suppress(psutil.Error):
+            one = psutil.Process(pid)
+            for each in [one, *one.children(recursive=True)]:
+                if state(each.pid) == "stopped":
+                    found[each.pid] = f"rank {rank}" if each.pid == pid else f"a process of rank {rank}"
+    return found
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _end(process: subprocess.Popen[bytes], logs: Path) -> None:
+    """End what is left: the launcher, which ends its ranks, and a rank that is stopped and heeds nobody."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+    for pid in ranks_of(logs).values():
+        with suppress(psutil.Error):
+            left = psutil.Process(pid)
+            if any(word.endswith("rank.py") for word in left.cmdline()):  # the number may be another's by now
+                left.kill()
+
+
+def _raise_report(launcher: Launcher, devices: int, logs: Path, code: int, fault: str = "") -> None:
+    """Raise what the ranks told, the first that failed by itself before those that failed because of it.
+
+    fault: why they were ended here.
+    """
     found: list[dict[str, Any]] = [json.loads(path.read_text(encoding="utf-8")) for path in logs.glob("rank*.json")]
-    if stopped := [report for report in found if report["kind"] == "Interrupted"]:
+    stopped = [report for report in found if report["kind"] == "Interrupted"]
+    if fault:
+        how = stopped[0]["what"] if stopped else "the ranks were ended; what they saved before is kept"
+        resume = f"portdet train --resume {shlex.quote(str(logs.parent))}"
+        raise PortdetError(f"{fault}; {how}", fix=stopped[0]["fix"] if stopped else resume)
+    if stopped:
         raise Interrupted(stopped[0]["what"], fix=stopped[0]["fix"])
     order = {"PortdetError": 0, "fault": 1, "RankError": 2}
     found.sort(key=lambda report: (order[report["kind"]], report["time"]))
@@ -164,6 +236,8 @@ def as_rank(place: Place) -> Iterator[None]:
 
 
 def _report(folder: Path, place: Place, error: BaseException) -> None:
+    if not folder.is_dir():  # the run's folder is gone, and is not made anew
+        return
     kind = next((c.__name__ for c in (Interrupted, RankError, PortdetError) if isinstance(error, c)), "fault")
     about = {"rank": place.rank, "kind": kind, "time": time.time(), "what": _text(error), "fix": "", "where": ""}
     if isinstance(error, PortdetError):

@@ -23,6 +23,7 @@ def command(run: str, images: tuple[Path, ...], weights: Path | None, score: flo
     \b
     portdet predict runs/train/yolov3_scenes photo.jpg folder/
     """
+    from portdet.alone import alone_in
     from portdet.cli.runs import open_run, read_weights
     from portdet.data import open_dataset
     from portdet.predict import image_files, predict_images
@@ -39,6 +40,7 @@ def command(run: str, images: tuple[Path, ...], weights: Path | None, score: flo
     t = config.train
     with (
         new_folder(t.project, "predict", t.name, exist_ok=t.exist_ok, begun="*.jpg") as folder,
+        alone_in(folder),
         ExitStack() as stack,
     ):
         describe(folder, config)

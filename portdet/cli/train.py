@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,12 +37,14 @@ def command(
     torchrun --nproc_per_node=8 -m portdet train yolov3_coco --device cuda
     portdet train --resume runs/train/yolov3_scenes
     """
+    from portdet.alone import alone_in
     from portdet.backends import load_backend
     from portdet.cli.launch import as_rank, find_place, launch
     from portdet.config import load
     from portdet.errors import PortdetError
     from portdet.models.registry import check
-    from portdet.train.folder import run_folder
+    from portdet.train.earlier import make_room
+    from portdet.train.folder import made, run_folder
 
     if resume is not None:
         if config is not None:
@@ -60,6 +63,9 @@ def command(
             folder = run_folder(t.project, "train", t.name, exist_ok=t.exist_ok)
         if place.world == 1 < t.devices:
             assert folder is not None
+            with alone_in(made(folder)):  # what would be refused is, before any rank starts
+                if resume is None:
+                    make_room(folder, exist_ok=t.exist_ok, say=click.echo)
             words = ["--resume", str(resume)] if resume else [config, "--folder", str(folder)]
             words += ["--initial", str(initial)] if initial else []
             launch(load_backend(t.backend).launcher, t.devices, folder, ["train", *words, *overrides])
@@ -69,18 +75,28 @@ def command(
 
 def train(config: Config, folder: Path, place: Place, initial: Path | None, *, resume: bool) -> None:
     """This process's part of a training. folder: rank 0's, which tells the others."""
+    from portdet.alone import alone_in
     from portdet.cli.runs import read_weights
     from portdet.data import open_dataset
+    from portdet.train.earlier import make_room, nothing_saved
+    from portdet.train.folder import made
     from portdet.train.job import TrainJob, model_of
 
-    arrays = None
-    path = initial or (Path(config.train.pretrained) if config.train.pretrained else None)
-    if path and not resume:
-        detector = model_of(config, open_dataset(config.data, "train").names)
-        arrays = read_weights(path, detector, transfer=initial is None)
-    if place.first:
-        folder.mkdir(parents=True, exist_ok=True)
-    job = TrainJob(config, folder, weights=arrays, resume=resume, place=place)
-    outcome = job.run()
+    with ExitStack() as stack:
+        if place.first and resume:
+            stack.enter_context(alone_in(folder))
+        again = resume and nothing_saved(folder)
+        if again and place.first:
+            click.echo(f"nothing of this run was saved yet: {folder} starts from its beginning")
+        arrays = None
+        path = initial or (Path(config.train.pretrained) if config.train.pretrained else None)
+        if path and (again or not resume):
+            detector = model_of(config, open_dataset(config.data, "train").names)
+            arrays = read_weights(path, detector, transfer=initial is None)
+        if place.first and not resume:
+            stack.enter_context(alone_in(made(folder)))
+            make_room(folder, exist_ok=config.train.exist_ok, say=click.echo)
+        job = TrainJob(config, folder, weights=arrays, resume=resume and not again, again=again, place=place)
+        outcome = job.run()
     best = f", best AP {outcome.best:.3f} in epoch {outcome.best_epoch + 1}" if outcome.best_epoch >= 0 else ""
     click.echo(f"{outcome.reason} after {outcome.epochs} epochs, {outcome.steps} steps{best}; see {job.folder}")

@@ -23,6 +23,7 @@ def command(run: str, weights: Path | None, min_ap: float | None, overrides: tup
     portdet val runs/train/yolov3_scenes
     portdet val yolov3_coco --weights yolov3.weights --backend torch
     """
+    from portdet.alone import alone_in
     from portdet.cli.runs import open_run, read_weights
     from portdet.console import console
     from portdet.data import open_dataset
@@ -44,6 +45,7 @@ def command(run: str, weights: Path | None, min_ap: float | None, overrides: tup
     t = config.train
     with (
         new_folder(t.project, "val", t.name, exist_ok=t.exist_ok, begun="metrics.json") as folder,
+        alone_in(folder),
         ExitStack() as stack,
     ):
         describe(folder, config)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import tempfile
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from portdet.child import serve
+from portdet.scratch import scratch
 from portdet.session import Options
 
 
@@ -17,8 +16,8 @@ def check(request: Any) -> list[dict[str, Any]]:
     module = importlib.import_module(f"portdet.conformance.{request['section']}")
     options = Options(device=request["device"], mode=request["mode"], threads=request["threads"])
     chosen = {"only": request["only"]} if "only" in request else {}
-    with tempfile.TemporaryDirectory(prefix="portdet-") as folder:
-        return [asdict(row) for row in module.check(request["backend"], options, Path(folder), **chosen)]
+    with scratch() as folder:
+        return [asdict(row) for row in module.check(request["backend"], options, folder, **chosen)]
 
 
 if __name__ == "__main__":

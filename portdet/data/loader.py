@@ -24,6 +24,10 @@ Float = NDArray[np.float32]
 class _Loader:
     _workers: Workers
 
+    def attend(self, cancelled: Callable[[], bool], say: Callable[[str], None]) -> None:
+        """While a worker is waited for: `cancelled` ends the wait with `workers.Cancelled`, `say` gets its lines."""
+        self._workers.cancelled, self._workers.say = cancelled, say
+
     def close(self) -> None:
         """End the worker processes."""
         self._workers.close()

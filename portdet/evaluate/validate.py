@@ -88,5 +88,9 @@ class Validator:
         """The last detections in COCO's result format."""
         return to_coco(self.found, self.dataset.category_ids)
 
+    def attend(self, cancelled: Callable[[], bool], say: Callable[[str], None]) -> None:
+        """See the loader's own."""
+        self._loader.attend(cancelled, say)
+
     def close(self) -> None:
         self._loader.close()

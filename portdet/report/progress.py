@@ -7,9 +7,11 @@ In a data-parallel run only rank 0 speaks.
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -23,6 +25,16 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+@contextmanager
+def _perhaps_unseen() -> Iterator[None]:
+    """A terminal that has closed ends nothing: the signal that came with it stops the run, with all saved."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
 
 
 class Progress:
@@ -66,7 +78,8 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live:
-            self._live.stop()
+            with _perhaps_unseen():
+                self._live.stop()
 
     @property
     def images_per_s(self) -> float:
@@ -87,7 +100,8 @@ class Progress:
     def note(self, text: str) -> None:
         """A line that stays: the scores of an epoch, a warning, a file that was written."""
         if self._live:
-            self._live.console.print(self._text(text))
+            with _perhaps_unseen():
+                self._live.console.print(self._text(text))
         elif self._speaks:
             self._write(text)
 
@@ -124,7 +138,8 @@ class Progress:
         return self._rate
 
     def _write(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        with _perhaps_unseen():
+            print(text, file=self._stream, flush=True)
 
     @staticmethod
     def _text(text: str) -> Any:

@@ -7,11 +7,9 @@ inference.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -20,12 +18,11 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import AfterValidator, Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 import portdet
+from portdet import tensors
 from portdet.config import Config
 from portdet.errors import PortdetError, nearest
-from portdet.files import replacing
 from portdet.outside import checked, parse_json, plain, shown
 from portdet.session import Array, Arrays
 from portdet.train.loss_scale import LossScale
@@ -213,14 +210,7 @@ def check_resumable(progress: Progress, config: Config, steps_per_epoch: int, pa
 
 
 def _save(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
-    tensors = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    text = {_METADATA_KEY: json.dumps(metadata)}
-
-    with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata=text)
-        except SafetensorError as error:
-            raise _as_os_error(error) from error
+    tensors.write(path, arrays, {_METADATA_KEY: json.dumps(metadata)})
 
 
 def _load(path: Path) -> tuple[Arrays, dict[str, Any]]:
@@ -243,10 +233,3 @@ def _load(path: Path) -> tuple[Arrays, dict[str, Any]]:
             fix="update portdet",
         )
     return arrays, metadata
-
-
-def _as_os_error(error: SafetensorError) -> OSError:
-    """safetensors reports errors of the system as text: '... (os error 28)'."""
-    found = re.search(r"os error (\d+)", str(error))
-    number = int(found[1]) if found else errno.EIO
-    return OSError(number, os.strerror(number))

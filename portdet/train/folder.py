@@ -19,6 +19,7 @@ from portdet.config import Config
 from portdet.cores import cores
 from portdet.errors import PortdetError
 from portdet.files import write_text
+from portdet.outside import plain
 
 DISTRIBUTIONS = (
     "portdet",
@@ -78,6 +79,17 @@ def new_folder(project: str | Path, verb: str, name: str, *, exist_ok: bool = Fa
                 with suppress(OSError):
                     path.rmdir()
         raise
+
+
+def made(folder: Path) -> Path:
+    """The folder, made where it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PortdetError(
+            f"cannot make this folder: {error.strerror}", where=plain(str(folder)), fix="name one that you can write"
+        ) from None
+    return folder
 
 
 def describe(folder: Path, config: Config) -> None:

@@ -1,4 +1,4 @@
-"""Stop between two steps: Ctrl-C and SIGTERM ask, a second one insists."""
+"""Stop between two steps: Ctrl-C, SIGTERM and a terminal that closes ask, a second signal insists."""
 
 from __future__ import annotations
 
@@ -17,22 +17,29 @@ class Interrupted(PortdetError):
     """The run was asked to stop, and did so with everything saved."""
 
 
+def asking() -> list[signal.Signals]:
+    """The signals that ask to stop. SIGHUP, of a terminal that closes, is not one under `nohup`, which ignores it."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM is a KeyboardInterrupt in this block: what it has started is ended on its way out."""
+    """SIGTERM and SIGHUP are a KeyboardInterrupt in this block: what it has started is ended on its way out."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in asking() if number != signal.SIGINT}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class StopRequest:
-    """In its `with` block the first SIGINT or SIGTERM sets `signal_name`, the second raises KeyboardInterrupt.
+    """In its `with` block the first signal of `asking` sets `signal_name`, the second raises KeyboardInterrupt.
 
     echo: seconds in which further signals are taken for the first; a launcher passes on what the terminal sends to all.
     """
@@ -46,7 +53,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python forbids handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in asking():
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 

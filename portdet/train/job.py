@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,13 @@ from portdet.evaluate.validate import Validator, unscored
 from portdet.files import write_text
 from portdet.models import Detector, load_model
 from portdet.models.registry import section_of
+from portdet.outside import parse_json, plain, read_text
 from portdet.ranks import ALONE, Place, is_shared
 from portdet.report import draw, plots
 from portdet.report.draw import Boxes
 from portdet.report.progress import Progress
 from portdet.report.results import read as read_results
+from portdet.scratch import scratch
 from portdet.session import Arrays, Options, Recipe, Session
 from portdet.spec.init import initial_weights
 from portdet.train.fingerprint import weights_hash
@@ -35,6 +36,8 @@ from portdet.train.folder import describe
 from portdet.train.groups import recipe
 from portdet.train.loop import Outcome, Trainer
 from portdet.train.schedule import base_rate, rate_line
+
+MOST_FACTS = 1 << 20  # bytes of session.json
 
 
 def model_of(config: Config, names: tuple[str, ...]) -> Detector:
@@ -65,13 +68,15 @@ class TrainJob:
     """One training run in `folder`, or one rank of it; what rank 0 says of the folder counts for all.
 
     `weights`: arrays to start from by canonical name; names that are missing start from (seed, name). `resume`:
-    continue from the folder's last state.
+    continue from the folder's last state. `again`: the folder's run was stopped before it saved anything, and has to
+    start from the same weights as it did.
     """
 
     config: Config
     folder: Path
     weights: Arrays | None = None
     resume: bool = False
+    again: bool = False
     quiet: bool = False
     place: Place = ALONE
 
@@ -100,6 +105,10 @@ class TrainJob:
                                 rank=place.rank or int(self.quiet))  # fmt: skip
             stack.enter_context(progress)
             trainer = Trainer(config, session, loader, self.folder, validate=validator, observer=progress, place=place)
+            loader.attend(lambda: bool(trainer.stop), progress.note)
+            validator.attend(lambda: bool(trainer.stop), progress.note)
+            if self.resume:
+                trainer.resume()  # before anything is written, as another configuration is refused here
             if place.first:
                 self._describe(session)
                 for dataset, report in (("train", train_set.report), ("val", val_set.report), ("train", loader.report)):
@@ -115,8 +124,6 @@ class TrainJob:
                     progress.note(", ".join(f"{key} {value}" for key, value in self._ranks().items()))
                 plots.labels(self.folder / "labels.png", train_set.coco_ground_truth())
                 self._picture_of_batch(loader, detector, train_set)
-            if self.resume:
-                trainer.resume()
             try:
                 outcome = trainer.run()
             finally:
@@ -160,7 +167,7 @@ class TrainJob:
         with ExitStack() as stack:
             folder = self.folder
             if not self.place.first:  # two ranks never write one file
-                folder = Path(stack.enter_context(TemporaryDirectory(prefix="portdet-")))
+                folder = stack.enter_context(scratch())
             session = session_of(self.config, detector, folder, self.place)
             try:
                 yield session
@@ -180,7 +187,19 @@ class TrainJob:
         if self.place.world > 1:
             about |= self._ranks()
         about["initial_weights"] = weights_hash(session.weights())
+        if self.again:
+            self._check_start(about["initial_weights"])
         write_text(self.folder / "session.json", json.dumps(about, indent=1) + "\n")
+
+    def _check_start(self, start: str) -> None:
+        path = self.folder / "session.json"
+        said = parse_json(read_text(path, most=MOST_FACTS), plain(str(path))) if path.exists() else {}
+        if isinstance(said, dict) and said.get("initial_weights", start) != start:
+            raise PortdetError(
+                "this run began from other weights than its configuration names, and nothing of it was saved",
+                where=str(self.folder),
+                fix="start it anew, in another folder",
+            )
 
     def _picture_of_batch(self, loader: TrainLoader, detector: Detector, dataset: Dataset) -> None:
         """What the network is fed, with its boxes: train_batch.jpg."""

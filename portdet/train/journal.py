@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from portdet import guard
 from portdet.errors import PortdetError
 from portdet.files import write_text
 from portdet.outside import read_csv, shown
@@ -71,10 +72,12 @@ class Journal:
     def _append(self, rows: Sequence[Sequence[Any]]) -> None:
         if not rows:
             return
+        guard.check(self.path)
         try:
             with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerows(rows)
         except OSError as error:
+            guard.check(self.path)
             raise PortdetError(
                 f"cannot write {self.path}: {error.strerror}", fix="free some space and resume"
             ) from error

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from portdet import guard
 from portdet.config import Config
+from portdet.data.workers import Cancelled
 from portdet.errors import PortdetError
 from portdet.evaluate.coco_map import defined
 from portdet.ranks import ALONE, Place, is_shared, shared, together
@@ -69,8 +71,8 @@ class Trainer:
     `validate(session, epoch)` returns columns of results.csv, `AP` among them, the same ones on every rank, and runs
     with the EMA weights, if any; what is undefined (-1, NaN) is no score, and never the best. `place`: this process
     among the ranks; `loader` gives its share of each batch. `run()` returns an `Outcome`; it raises `Interrupted` after
-    SIGINT or SIGTERM, and `PortdetError` for a loss that is not finite, a full disk, or a loader that fails, after
-    saving what can be saved.
+    SIGINT, SIGTERM or SIGHUP, and `PortdetError` for a loss that is not finite, a full disk, a folder that is gone, or
+    a loader that fails, after saving what can be saved.
     """
 
     def __init__(
@@ -137,9 +139,7 @@ class Trainer:
                 self._train_epoch()
                 if self.progress.epoch_step < self.steps_per_epoch or self.stopped_by:
                     break
-                self._finish_epoch()
-                self._agree(lambda: "")
-                if self._stops_early() or self.stopped_by:
+                if not self._finished_epoch() or self._stops_early() or self.stopped_by:
                     break
             return self._end()
 
@@ -184,9 +184,13 @@ class Trainer:
 
         def fetch() -> str:
             nonlocal batch
+            guard.check(self.folder)
             if self.stop or p.epoch_step == self.steps_per_epoch or self._at_max_steps():
                 return ""
-            batch = next(batches, None)
+            try:
+                batch = next(batches, None)
+            except Cancelled:
+                return ""
             if batch is None:
                 raise PortdetError(
                     f"the loader gave {p.epoch_step} of the {self.steps_per_epoch} batches of epoch {p.epoch + 1}"
@@ -212,14 +216,15 @@ class Trainer:
             row |= {"loss_scale": values.loss_scale, "ema_decay": values.ema_decay, "skipped": int(result.skipped)}
             self.steps_log.add(row | {"batch": digest})
         self.scale.update(skipped=result.skipped, step=p.step)
-        if result.skipped:
-            self.observer.note(
-                f"step {p.step}: gradients overflow at loss scale {values.loss_scale:g}; the step is skipped "
-                f"({self.scale.skipped_steps} so far)"
-            )
         p.step += 1
         p.epoch_step += 1
-        self.observer.step(p.epoch + 1, p.epoch_step, result.losses)
+        with self._saved_on_error():  # whoever reads what is printed may be gone
+            if result.skipped:
+                self.observer.note(
+                    f"step {p.step - 1}: gradients overflow at loss scale {values.loss_scale:g}; the step is skipped "
+                    f"({self.scale.skipped_steps} so far)"
+                )
+            self.observer.step(p.epoch + 1, p.epoch_step, result.losses)
 
     def _check_finite(self, result: StepResult, batch: Batch, digest: str) -> None:
         if all(math.isfinite(value) for value in result.losses.values()):
@@ -237,28 +242,44 @@ class Trainer:
             )
         )
 
+    def _finished_epoch(self) -> bool:
+        """False where a signal came while a validation waited: it is done again when the run goes on."""
+        try:
+            self._finish_epoch()
+        except PortdetError as error:
+            if not (is_shared(error) if self.place.world > 1 else isinstance(error, Cancelled)):
+                raise
+            self._agree(lambda: "")
+            if not self.stopped_by:
+                raise
+            return False
+        self._agree(lambda: "")
+        return True
+
     def _finish_epoch(self) -> None:
         """Validate, write the row of results.csv, keep best and last, step to the next epoch."""
         p = self.progress
         start = time.perf_counter()
         metrics, best = self._validate()
         p.seconds += time.perf_counter() - start
-        self._log_epoch(metrics, p.seconds, "best so far" if best else "")
+        line = self._log_epoch(metrics, p.seconds, "best so far" if best else "")
         p.epoch, p.epoch_step, p.loss_sums, p.loss_count = p.epoch + 1, 0, {}, 0
         self._save_last()
         period = self.config.train.save_period
         if period and p.epoch % period == 0:
             self._save(self.weights / f"epoch{p.epoch}.safetensors")
+        self.observer.note(line)
 
     def _score_unfinished(self) -> None:
         """The epoch that max_steps cut short gets its row, too; the saved state does not know of it."""
         start = time.perf_counter()
         metrics, _ = self._validate()
         seconds = self.progress.seconds + time.perf_counter() - start
-        self._log_epoch(metrics, seconds, f"after {self.progress.epoch_step} of {self.steps_per_epoch} steps")
+        remark = f"after {self.progress.epoch_step} of {self.steps_per_epoch} steps"
+        self.observer.note(self._log_epoch(metrics, seconds, remark))
 
-    def _log_epoch(self, metrics: Mapping[str, float], seconds: float, remark: str) -> None:
-        """The row of this epoch in results.csv, and its line."""
+    def _log_epoch(self, metrics: Mapping[str, float], seconds: float, remark: str) -> str:
+        """Write the row of this epoch in results.csv, and return its line."""
         p = self.progress
         row = {"epoch": p.epoch + 1, "time": round(seconds, 3), "step": p.step, "lr": self.schedule.lr_at(p.step - 1)}
         row |= {name: total / p.loss_count for name, total in p.loss_sums.items() if p.loss_count}
@@ -273,7 +294,7 @@ class Trainer:
             self.results_log.append(row)
 
         self._on_first(write)
-        self.observer.note("  ".join(filter(None, [_summary(row, self.config.train.epochs), remark])))
+        return "  ".join(filter(None, [_summary(row, self.config.train.epochs), remark]))
 
     def _due(self, number: int) -> bool:
         """Whether epoch `number` (from 1) is one to validate after."""

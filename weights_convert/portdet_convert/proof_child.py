@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from portdet.child import serve
 from portdet.errors import PortdetError
 from portdet.lower.names import native_names
 from portdet.models import Detector, load_model
+from portdet.scratch import scratch
 from portdet.session import Backend, Group, Options, Recipe, Session
 from portdet.spec.init import initial_weights
 from portdet_convert import models
@@ -59,8 +59,8 @@ def prove(
     fresh = initial_weights(detector.graph, SEED)
     given = _float32(read(before, order(before, None, *sizes))[1].arrays)
     whole = len(given) == len(fresh)
-    with TemporaryDirectory(prefix="portdet-") as folder:
-        session = _session(detector, backend_name, Path(folder))
+    with scratch() as folder:
+        session = _session(detector, backend_name, folder)
         version = session.facts().get(backend_name, "")
         found = read(after, order(after, None, *sizes))[1]
         if backend.file_format == file_format:

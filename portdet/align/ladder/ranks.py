@@ -9,7 +9,6 @@ one-ulp changes, of which the median counts.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +30,7 @@ from portdet.data import open_datasets
 from portdet.data.loader import TrainLoader
 from portdet.errors import PortdetError
 from portdet.ranks import ALONE, Place
+from portdet.scratch import scratch
 from portdet.session import Arrays, Batch, Options, Session
 
 MODULE = "portdet.align.ladder.ranks"
@@ -94,10 +94,10 @@ def _work(request: dict[str, Any]) -> dict[str, Any]:
             f"data.batch={config.data.batch} does not divide among {ranks.WORLD} processes", fix="change data.batch"
         )
     with (
-        tempfile.TemporaryDirectory(prefix="portdet-") as scratch,
-        _Session(case, ALONE, Path(scratch, "alone")) as session,
+        scratch() as place,
+        _Session(case, ALONE, place / "alone") as session,
     ):
-        judge = _Judge(plan, case, session, Path(scratch))
+        judge = _Judge(plan, case, session, place)
         rows = [_shares(case), *judge.rows()]
         about = session.facts()
     found = Outcome.of("ranks", backend, rows)

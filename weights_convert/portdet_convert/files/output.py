@@ -18,7 +18,7 @@ _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # control characte
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """A new binary file, readable and writable, that takes the place of `path` when the block ends without an error."""
-    with files.replacing(path) as temporary, temporary.open("x+b") as file:
+    with files.replacing(path) as temporary, temporary.open("w+b") as file:
         yield file
 
 
