@@ -35,7 +35,7 @@ from portdet.train.fingerprint import weights_hash
 from portdet.train.folder import describe
 from portdet.train.groups import recipe
 from portdet.train.loop import Outcome, Trainer
-from portdet.train.schedule import base_rate, rate_line
+from portdet.train.schedule import base_rate, doubts, rate_line
 
 MOST_FACTS = 1 << 20  # bytes of session.json
 
@@ -120,6 +120,8 @@ class TrainJob:
                                   "or leave validation out: eval.start above train.epochs")  # fmt: skip
                 progress.note(f"{len(train_set)} training images, {len(val_set)} for validation; {facts}")
                 progress.note(rate_line(config, trainer.schedule))
+                for line in doubts(trainer.schedule):
+                    progress.note(f"warning: {line}")
                 if place.world > 1:
                     progress.note(", ".join(f"{key} {value}" for key, value in self._ranks().items()))
                 plots.labels(self.folder / "labels.png", train_set.coco_ground_truth())

@@ -113,8 +113,35 @@ def schedule(config: Config, steps_per_epoch: int) -> Schedule:
 
 
 def rate_line(config: Config, planned: Schedule) -> str:
-    """'learning rate 0.000416667 (0.01 for batches of 192, here 8), constant after 4 of 90 steps of warm-up'."""
+    """'learning rate 0.000416667 (0.01 for batches of 192, here 8), constant after 4 of 90 steps of warm-up'; a warm-up
+    that never ends is told by `doubts`."""
     optim, batch = config.optim, config.data.batch
     scaled = f" ({optim.lr0:g} for batches of {optim.lr_batch}, here {batch})" if optim.lr_batch else ""
+    if planned.warm >= planned.total_steps:
+        return f"learning rate up to {planned.lr_at(planned.total_steps - 1):.6g} of {planned.base:.6g}{scaled}"
     warm = f" after {planned.warm} of {planned.total_steps} steps of warm-up" if planned.warm else ""
     return f"learning rate {planned.base:.6g}{scaled}, {planned.kind}{warm}"
+
+
+def doubts(planned: Schedule) -> list[str]:
+    """What of a schedule never happens, and was hardly meant so, a line each."""
+    found, total = [], planned.total_steps
+    if planned.warm >= total:
+        last = planned.lr_at(total - 1)
+        found.append(
+            f"the training of {total} steps ends within its warm-up of {planned.warm}: the learning rate rises to "
+            f"{last:.6g} of {planned.base:.6g} at most, and '{planned.kind}' never begins; lower "
+            "optim.warmup_epochs or optim.warmup_steps, or train longer"
+        )
+    elif planned.kind == "exponential":
+        late = [m for m in planned.milestones if m * planned.steps_per_epoch >= total]
+        early = [
+            m
+            for m in planned.milestones
+            if planned.warmup == "mindspore" and m * planned.steps_per_epoch < planned.warm
+        ]
+        for epochs, why in ((late, f"come after the last of {planned.epochs} epochs"), (early, "lie in the warm-up")):
+            if epochs:
+                named = ", ".join(map(str, epochs))
+                found.append(f"milestones of the learning rate {why} and change nothing: optim.lr_epochs {named}")
+    return found

@@ -83,9 +83,21 @@ def test_val_refuses_it_or_keeps_the_detections(
 
 def test_a_run_of_one_step_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", *SCENES, f"project={tmp_path}"]) == 0
-    assert "AP 0." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "AP 0." in said
+    assert "warning" not in said
     folder = tmp_path / "train" / "yolov3_scenes"
     (row,) = csv.DictReader((folder / "results.csv").open())
     assert (row["epoch"], row["step"], float(row["AP"]) >= 0) == ("1", "1", True)
     assert {path.name for path in folder.iterdir()} >= {"PR.png", "confusion.png", "metrics.json", "results.png"}
     assert run(["val", str(folder)]) == 0
+
+
+@pytest.mark.parametrize("kind", ["mindspore", "ppdet"])
+def test_a_warm_up_longer_than_the_training_is_said_before_the_first_step(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"project={tmp_path}", "epochs=2", "warmup_epochs=4", f"optim.warmup={kind}"]
+    assert run(["train", *SCENES, *words]) == 0
+    said = capsys.readouterr().out
+    assert -1 < said.index("warning: the training of 4 steps ends within its warm-up of 8") < said.index("step 1/2")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from portdet.config import Config
 from portdet.errors import PortdetError
-from portdet.train.schedule import Schedule, base_rate, rate_line, schedule
+from portdet.train.schedule import Schedule, base_rate, doubts, rate_line, schedule
 from tests.patience import GUARD
 from tests.train.fakes import rows, settings, train
 
@@ -228,3 +228,41 @@ def test_the_line_that_tells_the_rate() -> None:
     )
     plain = Config.model_validate({"optim": {"lr0": 0.004, "schedule": "constant"}})
     assert rate_line(plain, schedule(plain, 10)) == "learning rate 0.004, constant"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "last"),
+    [
+        # 2 epochs of 8 steps. mindspore: base * (i + 1) / W, ppdet: base * i / W, at i = 15
+        ("mindspore", {"warmup_epochs": 4}, 0.1 * 16 / 32),
+        ("ppdet", {"warmup_epochs": 4}, 0.1 * 15 / 32),
+        ("mindspore", {"warmup_steps": 100}, 0.1 * 16 / 100),
+        ("ppdet", {"warmup_steps": 100}, 0.1 * 15 / 100),
+        ("mindspore", {"warmup_epochs": 2}, 0.1),
+        ("ppdet", {"warmup_steps": 16}, 0.1 * 15 / 16),
+        ("mindspore", {"warmup_steps": 15}, None),
+        ("ppdet", {"warmup_epochs": 1.9}, None),
+        ("ppdet", {}, None),
+    ],
+)
+def test_a_warm_up_that_never_ends_is_told(kind: str, words: dict[str, Any], last: float | None) -> None:
+    given = {"lr0": 0.1, "warmup": kind, "warmup_epochs": 0.0} | words
+    config = settings(train__epochs=2, **{f"optim__{key}": value for key, value in given.items()})
+    planned = schedule(config, 8)
+    if last is None:
+        assert doubts(planned) == []
+        return
+    (line,) = doubts(planned)
+    assert f"training of 16 steps ends within its warm-up of {planned.warm}: " in line
+    assert f"rises to {last:.6g} of 0.1 at most, and 'cosine_annealing' never begins" in line
+    assert rate_line(config, planned) == f"learning rate up to {last:.6g} of 0.1"
+
+
+def test_milestones_that_never_come_are_told() -> None:
+    words: dict[str, Any] = {"schedule": "exponential", "lr_epochs": [1, 5, 9, 12], "warmup_epochs": 2}
+    assert doubts(of(9, 8, **words)) == [
+        "milestones of the learning rate come after the last of 9 epochs and change nothing: optim.lr_epochs 9, 12",
+        "milestones of the learning rate lie in the warm-up and change nothing: optim.lr_epochs 1",
+    ]
+    assert len(doubts(of(9, 8, **words, warmup="ppdet"))) == 1, "there such a milestone counts later"
+    assert doubts(of(13, 8, **{**words, "lr_epochs": [5, 9]})) == []
