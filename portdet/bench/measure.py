@@ -66,12 +66,14 @@ class Times:
             self.stop(counted=number >= skip)
 
     def facts(self) -> dict[str, float]:
-        """The middle and the spread."""
+        """The middle with its standard error, and the spread."""
         ordered = sorted(self.wall)
         quarter = len(ordered) // 4
+        middle, error = _middle(ordered)
         return {
             "count": len(ordered),
-            "median": median(ordered),
+            "median": middle,
+            "error": error,
             "best": ordered[0],
             "lower_quartile": ordered[quarter],
             "upper_quartile": ordered[-1 - quarter],

@@ -26,6 +26,7 @@ def command(
     \b
     bare     generated module, forward with loss, backward, the framework's own momentum SGD
     portdet  the same as `portdet train` does it: loader, EMA and logging included
+    ratio    portdet over bare ± its standard error
     of best  the ratio of the quickest steps, which other work on the machine disturbs least
     EMA      a step with and without it, in turn, as a share of the step ± its standard error
     alone    the EMA's update by itself as a share of the step (on a CPU)

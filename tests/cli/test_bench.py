@@ -52,18 +52,24 @@ def test_convolution_is_counted_as_the_papers_do() -> None:
 
 def _found(bare: float, loop: float, gflops: float = 40.0) -> dict[str, Any]:
     return {
-        "batch": 2, "imgsz": 320, "ema_kind": "exponential", "session": {"device": "cpu", "mode": "eager"},
-        "bare": {"median": bare, "best": 0.5, "count": 30}, "portdet": {"median": loop, "best": 0.51},
+        "batch": 2, "imgsz": 320, "ema_kind": "exponential",
+        "session": {"device": "cpu", "mode": "eager", "threads": "2"},
+        "bare": {"median": bare, "error": 0.003 * bare, "best": 0.5, "count": 30},
+        "portdet": {"median": loop, "error": 0.004 * loop, "best": 0.51},
         "ema_share": 0.007, "ema_share_error": 0.001, "ema_alone_share": 0.0065, "rss_bytes": 2**31, "device_bytes": 0,
         "convolution_gflops": gflops,
     }  # fmt: skip
 
 
 def test_the_table_gives_ratios_to_bare_and_to_torch() -> None:
-    lines = table({"torch": _found(0.8, 0.82), "mindspore": _found(1.6, 1.64, gflops=1.1)}).splitlines()
-    assert lines[0].startswith("batch 2 of 320 x 320, device cpu, mode eager")
-    words = "torch 0.8 0.82 1.025 1.020 0.70% ± 0.10% 0.65% 2.44 2.00 0.00 40.0 1.00 1.00"
+    slow = _found(1.6, 1.64, gflops=1.1)
+    slow["session"] = {"device": "cpu", "mode": "compiled", "threads": "4"}
+    lines = table({"torch": _found(0.8, 0.82), "mindspore": slow}).splitlines()
+    assert lines[0].startswith("batch 2 of 320 x 320, device cpu, EMA exponential; medians of 30 steps")
+    # 1.025 times sqrt(.003^2 + .004^2) = .0051
+    words = "torch eager 2 0.8 0.82 1.025 ± 0.005 1.020 0.70% ± 0.10% 0.65% 2.44 2.00 0.00 40.0 1.00 1.00"
     assert lines[2].split() == words.split()
+    assert lines[3].split()[:3] == ["mindspore", "compiled", "4"], "each backend's own mode"
     assert lines[3].split()[-2:] == ["2.00", "2.00"]
     assert "mindspore: one 3x3 convolution runs at 1.10 GFLOP/s" in lines[4]
     assert "ONEDNN_MAX_CPU_ISA=AVX2" in lines[5]
@@ -102,3 +108,39 @@ def test_the_error_of_a_median_is_that_of_normal_draws_and_knows_no_outliers() -
     disturbed = draws[0].copy()
     disturbed[3] += 10.0  # a step during which the machine did something else
     assert _middle(list(disturbed))[1] < 1.5 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("share", "error", "told"),
+    [(-0.3921, 0.21, False), (-0.002, 0.0001, False), (0.02, 0.03, False), (0.007, 0.0034, True), (0.0, 0.0, False)],
+)
+def test_a_share_that_its_error_drowns_is_not_printed_as_one(share: float, error: float, told: bool) -> None:
+    found = _found(0.8, 0.82) | {"ema_share": share, "ema_share_error": error}
+    _, _, row, *rest = table({"torch": found}).splitlines()
+    assert (f"{share:.2%} ±" in row) == told
+    assert f"± {error:.2%}" in row
+    said = "\n".join(rest)
+    assert ("the machine is too loaded to tell" in said) != told
+    assert told or f"the EMA's share of a step, {share:.2%} ± {error:.2%}, is lost in its error" in said
+    assert told or "by itself its update takes 0.65% of a step" in said
+
+
+def test_a_ratio_on_a_loaded_machine_says_so() -> None:
+    found = _found(0.8, 0.82)
+    found["portdet"]["error"] = 0.08
+    lines = table({"torch": found}).splitlines()
+    assert "1.025 ± 0.100" in lines[2]
+    assert lines[3:] == [
+        "torch: the ratio's standard error is 0.100, so it tells nothing of portdet",
+        "  -> the machine is too loaded to tell: end other programs, or raise --steps",
+    ]
+    assert len(table({"torch": _found(0.8, 0.82)}).splitlines()) == 3
+
+
+def test_the_mode_is_the_one_that_ran(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(TINY)
+    words = ["bench", str(config), "--backend", "torch", "--steps", "5", "--synthetic", "threads=2", "ema.kind=none"]
+    assert run(words) == 0
+    row = capsys.readouterr().out.splitlines()[2].split()
+    assert row[:3] == ["torch", "eager", "2"]
