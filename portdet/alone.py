@@ -20,6 +20,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from portdet import files, guard, held, outside, scratch
+from portdet.console import say
 from portdet.errors import PortdetError
 
 LOCK = ".lock"
@@ -44,7 +45,7 @@ _HOLDER = TypeAdapter(Holder)
 
 
 def _told(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    say(line, err=True)
 
 
 @contextmanager

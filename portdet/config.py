@@ -65,7 +65,10 @@ class Config(Section):
 
     def dump(self) -> str:
         """The resolved configuration as YAML; `load` reads it back to the same values."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        values = self.model_dump(mode="json")
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        # what a terminal would take for a command, as a name that is read from right to left, is spelled as an escape
+        return text if text.replace("\n", "").isprintable() else yaml.safe_dump(values, sort_keys=False)
 
 
 def config_root() -> Path:

@@ -171,7 +171,7 @@ def complaint(error: ValidationError, where: str, fix: str = "", *, under: str =
     first = error.errors(include_url=False, include_context=False)[0]
     parts = [under, *(str(part)[:LONGEST_SHOWN] for part in first["loc"][:8])]
     place = ".".join(part for part in parts if part)
-    value = "" if first["type"] == "missing" else f" = {shown(first['input'])}"
+    value = "" if first["type"] == "missing" else f"{' = ' if place else 'is '}{shown(first['input'])}"
     reason = first["msg"][:300].lower().removeprefix("value error, ")
     return PortdetError(f"{place}{value}: {reason}", where=where, fix=fix)
 

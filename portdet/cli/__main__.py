@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from contextlib import suppress
 import click
 
 from portdet import __version__
-from portdet.errors import PortdetError, nearest
+from portdet.cli.scarce import note, refusal
+from portdet.errors import PortdetError, nearest, plain_lines
 
 # name: (module, attribute, what `portdet --help` says of it), so that the help imports none of them
 COMMANDS = {
@@ -93,7 +95,9 @@ def run(args: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        print(plain_lines(text.getvalue()), end="", file=sys.stderr)  # it quotes what the command line was given
         at = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
         return 3 if at in _COMPARING else error.exit_code
     except PortdetError as error:
@@ -109,10 +113,21 @@ def run(args: Sequence[str] | None = None) -> int:
         # what is left in the buffer would raise again when the interpreter ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except (MemoryError, ImportError, OSError) as error:
+        what, fix = refusal(error)
+        if not what:
+            raise
+        print(f"error: {PortdetError(what, fix=fix)}", file=sys.stderr)
+        return 1
 
 
 def main() -> None:
     """Entry point of the installed command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks
+    if line := note():
+        print(line, file=sys.stderr)
     sys.exit(run())
 
 

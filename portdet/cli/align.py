@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from portdet.cli.ladder import Asked, new, resumed
 from portdet.cli.options import ConfigCommand
+from portdet.console import say
 
 if TYPE_CHECKING:
     from portdet.config import Config
@@ -107,7 +108,7 @@ def command(
             else:
                 code = _trained(_config(targets, names), names, margin, initial, against, spread, overrides)
     except PortdetError as error:
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         code = 3
     context.exit(code)
 
@@ -178,14 +179,12 @@ def _trained(
         new_folder(t.project, "align", t.name, exist_ok=t.exist_ok, begun="*/session.json") as place,
         alone_in(folder := place.resolve(), deep=True),
     ):
-        clear(folder, click.echo)
-        job = AlignJob(
-            values, names, folder, margin, say=click.echo, weights=initial, pretrained=start, reference=reference
-        )
+        clear(folder, say)
+        job = AlignJob(values, names, folder, margin, say=say, weights=initial, pretrained=start, reference=reference)
         result = job.run()
     _show(result, folder)
     for name, lines in job.crashed.items():
-        click.echo(f"{name} could not run:\n{lines}", err=True)
+        say(f"{name} could not run:\n{lines}", err=True)
     return 3 if job.crashed else exit_code(result)
 
 
@@ -232,12 +231,12 @@ def _show(result: AlignRun, folder: Path) -> None:
 
     tables = against_tables(result) if result.intro else [console_table(result), *against_tables(result)]
     console().print(*tables)
-    click.echo(result.verdict)
+    say(result.verdict)
     for check in result.checks:
         word = {True: "ok       ", False: "FAILED   ", None: "undecided"}[check.passed]
-        click.echo(f"{word} {check.name}: {check.detail}")
-    click.echo(f"rule: {result.rule_text}")
-    click.echo(f"report: {folder / 'align.html'}")
+        say(f"{word} {check.name}: {check.detail}")
+    say(f"rule: {result.rule_text}")
+    say(f"report: {folder / 'align.html'}")
 
 
 def exit_code(result: AlignRun) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from portdet.cli.options import ConfigCommand
+from portdet.console import say
 
 TIMEOUT = 3600.0
 
@@ -48,8 +49,8 @@ def command(
         load_backend(name)
     report: dict[str, Any] = {}
     for name in chosen:
-        click.echo(f"{name} ...", err=True)
+        say(f"{name} ...", err=True)
         values.train.backend = name
         request = {"config": values.model_dump(mode="json"), "steps": steps, "synthetic": synthetic}
         report[name] = run_child("portdet.bench.measure", request, timeout=TIMEOUT)
-    click.echo(json.dumps(report, indent=2) if as_json else table(report))
+    say(json.dumps(report, indent=2) if as_json else table(report))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from portdet.console import say
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -65,7 +67,7 @@ def command(
         _keep(reference, candidates, selves, float64, rename, {"--json": report, "--guess-names": guess_names})
         first, others = _dumps(reference, candidates, rename)
         if guess_names:
-            click.echo(_guess(first, others[0], guess_names))
+            say(_guess(first, others[0], guess_names))
             return
         runs: Dumps = [Dump(path) for path in _files(selves)]
         if shared:
@@ -75,10 +77,10 @@ def command(
         if report:
             result.save(report)
     except PortdetError as error:
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         click.get_current_context().exit(3)
     console().print(_levels(result), _tensors(result))
-    click.echo(result.words())
+    say(result.words())
     click.get_current_context().exit({True: 0, False: 1, None: 2}[result.passed])
 
 
@@ -114,7 +116,7 @@ def _shared(first: Mapping[str, Array], others: Dumps, runs: Dumps) -> tuple[Map
     asked = set(first).union(*others)
     first, *found = shared(first, *others)
     left = len(asked) - len(first)
-    click.echo(f"compared: {len(first)} tensors; left out, since not all have them: {left}")
+    say(f"compared: {len(first)} tensors; left out, since not all have them: {left}")
     return first, [*found], [Some(run, set(first).__contains__) for run in runs]
 
 
@@ -169,18 +171,21 @@ def _files(paths: tuple[Path, ...]) -> list[Path]:
 def _levels(result: Result) -> Table:
     from rich.table import Table
 
+    from portdet.console import cell
+
     table = Table(title=f"by level; {result.self_runs} self-runs", title_justify="left")
     for head in ("level", "tensors", "different", "largest cross/self ratio"):
         table.add_column(head, justify="left" if head == "level" else "right")
     for level, (total, guilty, ratio) in result.levels().items():
-        table.add_row(level, str(total), str(guilty), f"{ratio:.3g}" if result.self_runs else "unknown")
+        table.add_row(cell(level), str(total), str(guilty), f"{ratio:.3g}" if result.self_runs else "unknown")
     return table
 
 
 def _tensors(result: Result) -> Table:
     """The guilty tensors in order of appearance, or those with the largest ratios."""
     from rich.table import Table
-    from rich.text import Text
+
+    from portdet.console import cell
 
     guilty = result.guilty()
     rows = guilty or sorted(result.findings, key=lambda f: (f.ratio, f.max_rel), reverse=True)
@@ -193,11 +198,11 @@ def _tensors(result: Result) -> Table:
         table.add_column(head, justify="left" if head == "tensor" else "right")
     for f in rows[:ROWS]:
         if f.status == "broken":
-            table.add_row(Text(f"{f.name}: {f.words}"))
+            table.add_row(cell(f"{f.name}: {f.words}"))
             continue
         cells = [f"{f.ratio:.3g}" if result.self_runs else "", f"{f.max_rel:.1e}", f"{f.rel_l2:.1e}"]
         cells += [f"{f.cosine:.6f}", f"{f.signed_ulp:+.2g}"]
         if truth:
             cells += ["" if e is None else f"{e:.1e}" for e in (f.error, f.reference_error)]
-        table.add_row(Text(f.name), *cells)
+        table.add_row(cell(f.name), *cells)
     return table

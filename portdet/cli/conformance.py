@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from portdet.console import say
+
 
 @click.command()
 @click.option("--backend", required=True, metavar="NAME", help="torch, mindspore, paddle or another installed one.")
@@ -49,10 +51,10 @@ def command(
     from portdet.files import write_text
 
     job = Conformance(backend, device, modes, threads, sections or SECTIONS)
-    rows = job.run(lambda line: click.echo(line, err=True))
+    rows = job.run(lambda line: say(line, err=True))
     if report is not None:
         write_text(report, json.dumps({"backend": backend, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     if lines := text(rows, everything=everything):
-        click.echo(lines)
-    click.echo(job.summary())
+        say(lines)
+    say(job.summary())
     context.exit(0 if job.passed else 1)

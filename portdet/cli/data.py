@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from portdet.cli.options import ConfigCommand
+from portdet.console import say
 from portdet.errors import PortdetError
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -49,9 +50,9 @@ def convert(
     report = convert_voc(root, split, output, names=chosen, bad_box=bad_box, bad_image=bad_image)
     written = json.loads(output.read_text(encoding="utf-8"))
     classes = ", ".join(category["name"] for category in written["categories"])
-    click.echo(f"{output}: {len(written['images'])} images, {len(written['annotations'])} boxes; classes {classes}")
+    say(f"{output}: {len(written['images'])} images, {len(written['annotations'])} boxes; classes {classes}")
     for line in report.lines():
-        click.echo(f"  {line}")
+        say(f"  {line}")
 
 
 @command.command(cls=ConfigCommand, keys=("root", "train", "val", "bad_box", "bad_image"))
@@ -68,13 +69,13 @@ def show(config: str, as_json: bool, pictures: Path | None, overrides: tuple[str
     sets = dict(zip(("train", "val"), open_datasets(values.data, values.train.seed), strict=True))
     found = {split: describe(dataset) | {"findings": dataset.report.lines()} for split, dataset in sets.items()}
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        say(json.dumps(found, indent=2))
     else:
-        click.echo("\n\n".join(_text(split, about) for split, about in found.items()))
+        say("\n\n".join(_text(split, about) for split, about in found.items()))
     if pictures is not None:
         for split, dataset in sets.items():
             _pictures(pictures, split, dataset)
-        click.echo(f"pictures in {pictures}", err=True)
+        say(f"pictures in {pictures}", err=True)
 
 
 def _text(split: str, about: dict[str, Any]) -> str:
@@ -135,9 +136,9 @@ def scenes(output: Path, count: int, val_count: int, size: int) -> None:
         raise PortdetError(f"cannot write: {error.strerror or error}", where=str(output)) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    click.echo(f"{output}: {count} images to train, {val_count} to validate. To train on them:")
-    click.echo(f"  data.format=coco data.root={output} data.train=train.json data.train_images=train")
-    click.echo("  data.val=val.json data.val_images=val")
+    say(f"{output}: {count} images to train, {val_count} to validate. To train on them:")
+    say(f"  data.format=coco data.root={output} data.train=train.json data.train_images=train")
+    say("  data.val=val.json data.val_images=val")
 
 
 def _write_coco(folder: Path, split: str, dataset: Any) -> None:

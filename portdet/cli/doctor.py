@@ -10,6 +10,7 @@ import click
 from portdet import versions
 from portdet.backends import backend_names, load_backend
 from portdet.child import run_child
+from portdet.console import say
 from portdet.errors import PortdetError
 from portdet.session import Check
 
@@ -32,9 +33,9 @@ def command(context: click.Context, names: tuple[str, ...], as_json: bool) -> No
     # one after the other: each measures how fast it is
     report = {"portdet": versions.compare(versions.LIBRARIES)} | {name: examine(name) for name in chosen}
     if as_json:
-        click.echo(json.dumps({name: [asdict(check) for check in checks] for name, checks in report.items()}, indent=2))
+        say(json.dumps({name: [asdict(check) for check in checks] for name, checks in report.items()}, indent=2))
     else:
-        click.echo("\n\n".join(_text(name, checks) for name, checks in report.items()))
+        say("\n\n".join(_text(name, checks) for name, checks in report.items()))
     context.exit(0 if any(usable(report[name]) for name in chosen) else 1)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from portdet.cli.options import ConfigCommand
+from portdet.console import say
 
 
 @click.command(cls=ConfigCommand, keys=("backend",))
@@ -29,7 +30,7 @@ def command(config: str, output: Path | None, overrides: tuple[str, ...]) -> Non
     detector = detector_of(values)
     text = source_text(detector, target)
     if output is None:
-        click.echo(text, nl=False)
+        say(text, nl=False)
         return
     write_text(output, text)
-    click.echo(f"{output}: class {detector.graph.class_name}, {len(text.splitlines())} lines", err=True)
+    say(f"{output}: class {detector.graph.class_name}, {len(text.splitlines())} lines", err=True)

@@ -10,6 +10,7 @@ import click
 from pydantic import BaseModel
 
 from portdet.config import sections
+from portdet.console import say
 from portdet.errors import PortdetError, nearest
 
 
@@ -35,9 +36,9 @@ def command(context: click.Context, topic: str | None, name: str | None) -> None
     elif topic in commands and isinstance(group, click.Group):
         found = group.get_command(context, topic)
         if found is not None:
-            click.echo(found.get_help(click.Context(found, info_name=f"portdet {topic}")))
+            say(found.get_help(click.Context(found, info_name=f"portdet {topic}")))
     elif topic is None and context.parent:
-        click.echo(context.parent.get_help())
+        say(context.parent.get_help())
     else:
         raise PortdetError(f"no help on '{topic}'", fix=nearest(str(topic), ["config", "model", *commands]))
 
@@ -49,7 +50,7 @@ def _config(name: str | None) -> None:
     for section in [name] if name else known:
         _fields(section, known[section])
     if name is None:
-        click.echo("model: fields of the model; portdet help model yolov3")
+        say("model: fields of the model; portdet help model yolov3")
 
 
 def _model(name: str | None) -> None:
@@ -61,12 +62,12 @@ def _model(name: str | None) -> None:
 
 
 def _fields(title: str, cls: type[BaseModel]) -> None:
-    click.echo(f"{title}: {(cls.__doc__ or '').strip().splitlines()[0]}")
+    say(f"{title}: {(cls.__doc__ or '').strip().splitlines()[0]}")
     formatter = click.HelpFormatter(width=120)
     rows = [(f"{key}={_value(info)}", info.description or "") for key, info in cls.model_fields.items()]
     with formatter.indentation():
         formatter.write_dl(rows)
-    click.echo(formatter.getvalue())
+    say(formatter.getvalue())
 
 
 def _value(info: Any) -> str:

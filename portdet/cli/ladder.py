@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
+from portdet.console import say
 
 if TYPE_CHECKING:
     from portdet.align.ladder.plan import Plan
@@ -66,7 +66,7 @@ def new(asked: Asked) -> int:
     settings = values.train
     folder = run_folder(settings.project, "align", settings.name, exist_ok=settings.exist_ok).resolve()
     with alone_in(folder, deep=True):
-        clear(folder, click.echo)
+        clear(folder, say)
         return climb(replace(plan, folder=str(folder), weights=_weights(values, asked.initial, folder)))
 
 
@@ -87,7 +87,7 @@ def climb(plan: Plan) -> int:
     from portdet.align.ladder.job import LadderJob
     from portdet.align.ladder.verdict import exit_code
 
-    report = LadderJob(plan, click.echo).run()
+    report = LadderJob(plan, say).run()
     _show(report, plan.place)
     return exit_code(report)
 
@@ -188,11 +188,11 @@ def _show(report: LadderReport, folder: Path) -> None:
     from portdet.align.ladder.tables import console_table
     from portdet.console import console
 
-    click.echo()
-    click.echo(report.verdict)
+    say("")
+    say(report.verdict)
     console().print(console_table(report))
     for outcome in report.outcomes:
         if outcome.crashed:
-            click.echo(f"{outcome.backend} could not run to the end at level {outcome.level}:", err=True)
-            click.echo(f"    {outcome.crashed}".replace("\n", "\n    "), err=True)
-    click.echo(f"report: {folder / 'align.html'}")
+            say(f"{outcome.backend} could not run to the end at level {outcome.level}:", err=True)
+            say(f"    {outcome.crashed}".replace("\n", "\n    "), err=True)
+    say(f"report: {folder / 'align.html'}")

@@ -26,6 +26,7 @@ import psutil
 from portdet import guard
 from portdet.alone import alone_in
 from portdet.backends import OWN, load_backend
+from portdet.console import say
 from portdet.errors import PortdetError
 from portdet.files import write_text
 from portdet.ranks import ALONE, Launcher, Place, RankError, is_shared
@@ -148,7 +149,7 @@ def _stopped(process: subprocess.Popen[bytes], launcher: Launcher, logs: Path) -
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    say(line, err=True)
 
 
 def _end(process: subprocess.Popen[bytes], logs: Path) -> None:
@@ -228,7 +229,7 @@ def as_rank(place: Place) -> Iterator[None]:
                 raise click.exceptions.Exit(0) from None  # another code, and the launcher would end the others
         if not is_shared(error):
             if not reports:
-                print(f"error on rank {place.rank}: {_text(error)}", file=sys.stderr)
+                say(f"error on rank {place.rank}: {_text(error)}", err=True)
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(1)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from portdet.cli.options import ConfigCommand
+from portdet.console import say
 
 
 @click.command(cls=ConfigCommand, keys=("backend", "device", "mode", "imgsz", "conf", "nms", "name", "project"))
@@ -33,7 +34,7 @@ def command(run: str, images: tuple[Path, ...], weights: Path | None, score: flo
     config, path = open_run(run, weights, overrides)
     files, left = image_files(images)
     for line in left:
-        click.echo(line, err=True)
+        say(line, err=True)
     names = tuple(config.data.names) or open_dataset(config.data, "val").names
     detector = model_of(config, names)
     arrays = read_weights(path, detector, transfer=False)
@@ -50,11 +51,11 @@ def command(run: str, images: tuple[Path, ...], weights: Path | None, score: flo
         with click.progressbar(length=len(files), label="predicting") as bar:
             counts, skipped, cut = predict_images(config, detector, session, files, names, folder, score, bar.update)
     for name, count in counts.items():
-        click.echo(f"{name}: {count}")
+        say(f"{name}: {count}")
     for line in cut:
-        click.echo(line, err=True)
+        say(line, err=True)
     for line in skipped:
-        click.echo(f"skipped {line}", err=True)
-    click.echo(f"{len(files) - len(skipped)} images, {len(skipped)} skipped; see {folder}")
+        say(f"skipped {line}", err=True)
+    say(f"{len(files) - len(skipped)} images, {len(skipped)} skipped; see {folder}")
     if skipped:
         raise SystemExit(1)

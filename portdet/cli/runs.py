@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 from safetensors import SafetensorError, safe_open
 
 from portdet.config import Config, find, load, resolved
+from portdet.console import say
 from portdet.errors import PortdetError, nearest
 from portdet.models import Detector
 from portdet.outside import file_name, parse_json, plain, shown
@@ -80,7 +80,7 @@ def _config_of(path: Path, overrides: Sequence[str]) -> Config:
     place = Path(os.path.abspath(path)).parent
     for folder in (place, place.parent):
         if os.path.isfile(folder / "args.yaml"):
-            click.echo(f"with the configuration of the run {plain(str(folder))}")
+            say(f"with the configuration of the run {plain(str(folder))}")
             return load(str(folder / "args.yaml"), tuple(overrides), alone=True)
     values = _written_into(path)
     if values is None:
@@ -88,7 +88,7 @@ def _config_of(path: Path, overrides: Sequence[str]) -> Config:
             f"no configuration for {plain(str(path))}: it lies in no run folder, and none is written into it",
             fix=f"name it: CONFIG --weights {plain(str(path))}",
         )
-    click.echo("with the configuration that is written into the file")
+    say("with the configuration that is written into the file")
     config = resolved(values, overrides, plain(str(path)))
     config.train.name = config.train.name or file_name(path.stem, "the file's name", fix="set train.name")
     return config
@@ -119,7 +119,7 @@ def _written_into(path: Path) -> dict[str, Any] | None:
 def say_alone(config: Config) -> None:
     """Where several devices are named: only `portdet train` takes them."""
     if (devices := config.train.devices) > 1:
-        click.echo(f"on one device: train.devices={devices} is for `portdet train`", err=True)
+        say(f"on one device: train.devices={devices} is for `portdet train`", err=True)
 
 
 def read_weights(path: Path, detector: Detector, *, transfer: bool) -> Arrays:
@@ -134,5 +134,5 @@ def read_weights(path: Path, detector: Detector, *, transfer: bool) -> Arrays:
     if not transfer and report.missing:
         raise PortdetError(f"{path} lacks {len(report.missing)} weights, first '{report.missing[0]}'")
     for line in report.lines():
-        click.echo(line)
+        say(line)
     return arrays

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from portdet.cli.options import ConfigCommand
+from portdet.console import say
 
 
 @click.group()
@@ -24,18 +25,17 @@ def model(config: str, depth: int, images: int, overrides: tuple[str, ...]) -> N
     \b
     portdet show model yolov3_coco imgsz=416
     """
-    from rich.console import Console
-
     from portdet.cli.model import detector_of
     from portdet.config import load
+    from portdet.console import console
     from portdet.ir.summary import print_summary, summary
 
     values = load(config, overrides)
     rows = summary(detector_of(values, batch=images).graph)
-    print_summary(rows, depth=depth, console=Console(soft_wrap=True))
+    print_summary(rows, depth=depth, console=console(soft_wrap=True, width=None))
     total = rows[0]
     size, weights = values.data.imgsz, total.parameters * 4 / 1e6
-    click.echo(
+    say(
         f"{total.parameters / 1e6:.2f} M parameters ({weights:.1f} MB as float32), {total.flops / 1e9:.2f} GFLOPs and "
         f"{total.activation_bytes / 1e6:.1f} MB of activations for {images} x 3 x {size} x {size}"
     )
@@ -47,7 +47,7 @@ def show_config(config: str, overrides: tuple[str, ...]) -> None:
     """The resolved configuration as YAML: defaults, file and KEY=VALUE words together."""
     from portdet.config import load
 
-    click.echo(load(config, overrides).dump(), nl=False)
+    say(load(config, overrides).dump(), nl=False)
 
 
 @command.command(cls=ConfigCommand, keys=("imgsz", "batch"))
@@ -58,7 +58,7 @@ def graph(config: str, overrides: tuple[str, ...]) -> None:
     from portdet.config import load
     from portdet.ir.text import print_graph
 
-    click.echo(print_graph(detector_of(load(config, overrides)).graph), nl=False)
+    say(print_graph(detector_of(load(config, overrides)).graph), nl=False)
 
 
 @command.command()
@@ -68,7 +68,7 @@ def backends() -> None:
 
     formatter = click.HelpFormatter()
     formatter.write_dl([(name, _framework(name)) for name in backend_names()])
-    click.echo(formatter.getvalue(), nl=False)
+    say(formatter.getvalue(), nl=False)
 
 
 def _framework(backend: str) -> str:
@@ -91,7 +91,7 @@ def configs() -> None:
     rows = [(path.stem, _first_line(path)) for path in sorted(config_root().glob("*.yaml"))]
     formatter = click.HelpFormatter(width=120)
     formatter.write_dl(rows)
-    click.echo(formatter.getvalue(), nl=False)
+    say(formatter.getvalue(), nl=False)
 
 
 def _first_line(path: Path) -> str:

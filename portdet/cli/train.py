@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from portdet.cli.options import ConfigCommand
+from portdet.console import say
 
 if TYPE_CHECKING:
     from portdet.config import Config
@@ -65,7 +66,7 @@ def command(
             assert folder is not None
             with alone_in(made(folder)):  # what would be refused is, before any rank starts
                 if resume is None:
-                    make_room(folder, exist_ok=t.exist_ok, say=click.echo)
+                    make_room(folder, exist_ok=t.exist_ok, say=say)
             words = ["--resume", str(resume)] if resume else [config, "--folder", str(folder)]
             words += ["--initial", str(initial)] if initial else []
             launch(load_backend(t.backend).launcher, t.devices, folder, ["train", *words, *overrides])
@@ -87,7 +88,7 @@ def train(config: Config, folder: Path, place: Place, initial: Path | None, *, r
             stack.enter_context(alone_in(folder))
         again = resume and nothing_saved(folder)
         if again and place.first:
-            click.echo(f"nothing of this run was saved yet: {folder} starts from its beginning")
+            say(f"nothing of this run was saved yet: {folder} starts from its beginning")
         arrays = None
         path = initial or (Path(config.train.pretrained) if config.train.pretrained else None)
         if path and (again or not resume):
@@ -95,8 +96,8 @@ def train(config: Config, folder: Path, place: Place, initial: Path | None, *, r
             arrays = read_weights(path, detector, transfer=initial is None)
         if place.first and not resume:
             stack.enter_context(alone_in(made(folder)))
-            make_room(folder, exist_ok=config.train.exist_ok, say=click.echo)
+            make_room(folder, exist_ok=config.train.exist_ok, say=say)
         job = TrainJob(config, folder, weights=arrays, resume=resume and not again, again=again, place=place)
         outcome = job.run()
     best = f", best AP {outcome.best:.3f} in epoch {outcome.best_epoch + 1}" if outcome.best_epoch >= 0 else ""
-    click.echo(f"{outcome.reason} after {outcome.epochs} epochs, {outcome.steps} steps{best}; see {job.folder}")
+    say(f"{outcome.reason} after {outcome.epochs} epochs, {outcome.steps} steps{best}; see {job.folder}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from portdet.cli.options import ConfigCommand
+from portdet.console import say
 
 
 @click.command(cls=ConfigCommand, keys=("backend", "device", "mode", "imgsz", "conf", "nms", "save_json", "evaluator"))
@@ -37,7 +38,7 @@ def command(run: str, weights: Path | None, min_ap: float | None, overrides: tup
     config, path = open_run(run, weights, overrides)
     dataset = open_dataset(config.data, "val")
     for line in dataset.report.lines():
-        click.echo(f"val: {line}")
+        say(f"val: {line}")
     if (why := unscored(dataset)) and not config.eval.save_json:
         raise PortdetError(why, fix="name annotations with boxes (data.val=FILE), or --save-json for detections alone")
     detector = model_of(config, dataset.names)
@@ -58,9 +59,9 @@ def command(run: str, weights: Path | None, min_ap: float | None, overrides: tup
             scores = validator.run(session, lambda *_: bar.update(config.data.val_batch))
         write_validation(folder, validator, dataset, config)
     if why:
-        click.echo(f"{why}; the detections are kept in detections.json")
+        say(f"{why}; the detections are kept in detections.json")
     for table in [] if why else score_table(scores):
         console().print(table)
-    click.echo(f"see {folder}")
+    say(f"see {folder}")
     if min_ap is not None and not scores.numbers["AP"] >= min_ap:
         raise PortdetError(f"AP {text(scores.numbers['AP'])} is below --min-ap {min_ap}")

@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import time
 import traceback
 from collections import deque
@@ -30,6 +29,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from portdet.console import say
 from portdet.errors import PortdetError
 from portdet.watch import TICK, Silence
 
@@ -80,7 +80,7 @@ class Workers:
     """
 
     cancelled: Callable[[], bool] = staticmethod(lambda: False)
-    say: Callable[[str], None] = staticmethod(lambda line: print(line, file=sys.stderr, flush=True))
+    say: Callable[[str], None] = staticmethod(lambda line: say(line, err=True))
 
     def __init__(self, prepare: Prepare, count: int, largest: int) -> None:
         self._prepare, self._count, self._largest = prepare, count, largest

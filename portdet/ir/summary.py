@@ -106,7 +106,7 @@ def _macs(node: Node) -> int:
     return 0
 
 
-def print_summary(rows: Sequence[Row], *, depth: int = 2, console: Console | None = None) -> None:
+def print_summary(rows: Sequence[Row], *, depth: int = 2, console: Console) -> None:
     """The rows down to a depth as a table, the whole model last. MB: activations."""
     total = rows[0]
     table = Table(title=f"{total.class_name}: {total.parameters:,} parameters, {total.tensors} tensors")
@@ -116,7 +116,7 @@ def print_summary(rows: Sequence[Row], *, depth: int = 2, console: Console | Non
         table.add_row(*_cells(row))
     table.add_section()
     table.add_row(*_cells(total), style="bold")
-    (console or Console()).print(table)
+    console.print(table)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -35,13 +35,16 @@ def difference(value: float | None) -> str:
 def console_table(run: AlignRun) -> Table:
     """AP50 and AP per epoch, one column per backend; the verdict below."""
     from rich.table import Table
-    from rich.text import Text
 
-    table = Table(title=f"{run.config_name}: AP50 (AP) per epoch", caption=run.verdict, title_justify="left")
+    from portdet.console import cell
+
+    table = Table(
+        title=cell(f"{run.config_name}: AP50 (AP) per epoch"), caption=cell(run.verdict), title_justify="left"
+    )
     table.caption_justify = "left"
     table.add_column("epoch", justify="right")
     for backend in run.backends:
-        table.add_column(Text(backend.name), justify="right")
+        table.add_column(cell(backend.name), justify="right")
     table.add_column("largest difference of AP50", justify="right")
     for epoch, cells, apart in _both(run):
         table.add_row(str(epoch), *cells, apart)
@@ -51,15 +54,16 @@ def console_table(run: AlignRun) -> Table:
 def against_tables(run: AlignRun) -> list[Table]:
     """Runs beside published curves: per judged metric a row per epoch; what is allowed, and how far outside."""
     from rich.table import Table
-    from rich.text import Text
+
+    from portdet.console import cell
 
     tables = []
     for metric in shown_metrics(run):
         head, rows = against_cells(run, metric)
         title = run.reference.title if run.reference else ""
-        table = Table(title=f"{metric} against {title}", title_justify="left")
+        table = Table(title=cell(f"{metric} against {title}"), title_justify="left")
         for word in head:
-            table.add_column(Text(word), justify="right")
+            table.add_column(cell(word), justify="right")
         for row in rows:
             table.add_row(*row)
         tables.append(table)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from portdet.errors import plain
 from portdet.files import replacing
 from portdet.report.colours import Rgb, colour, ink_on
 from portdet.session import Array
@@ -54,7 +55,7 @@ def draw_boxes(picture: Picture, boxes: Boxes, names: Sequence[str], *, side: in
     for box, label in zip(scaled, boxes.labels, strict=True):
         draw.rectangle(box.tolist(), outline=colour(int(label)), width=width)
     for box, label, score in zip(scaled, boxes.labels, scores, strict=True):
-        text = names[label] if 0 <= label < len(names) else f"class {label}"
+        text = plain(names[label]) if 0 <= label < len(names) else f"class {label}"
         _draw_tab(draw, box, text if score is None else f"{text} {score:.2f}", colour(int(label)), font, canvas.size)
     return np.asarray(canvas)
 
@@ -84,7 +85,7 @@ def mosaic(
         factor = cell / max(picture.shape[:2])
         shape = (max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor)))
         tile = Image.fromarray(picture).resize(shape, Image.Resampling.BICUBIC)
-        draw.text((x + 2, y + 4), _shorten(caption, font, cell - 4), fill=(30, 30, 30), font=font)
+        draw.text((x + 2, y + 4), _shorten(plain(caption), font, cell - 4), fill=(30, 30, 30), font=font)
         canvas.paste(tile, (x + (cell - shape[0]) // 2, y + strip + (cell - shape[1]) // 2))
     return np.asarray(canvas)
 

@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import AfterValidator, TypeAdapter
 
 from portdet.files import write_text
 from portdet.outside import checked, read_json
@@ -18,6 +18,12 @@ LEVELS = ("ops", "weights", "forward", "loss", "grad", "step", "steps", "free", 
 GUILTY = ("different", "broken", "missed")
 ANEW = "delete it; it is made anew"
 FALSE_ALARMS = "false alarms"  # the fact's name; its text: '0 of 30 held-out healthy runs'
+
+
+def _level(name: str) -> str:
+    if name not in LEVELS:
+        raise ValueError(f"no level; known: {', '.join(LEVELS)}")
+    return name
 
 
 @dataclass
@@ -120,7 +126,7 @@ class Outcome:
     `power`.
     """
 
-    level: str
+    level: Annotated[str, AfterValidator(_level)]
     backend: str
     passed: bool | None
     words: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from portdet.errors import plain
 from portdet.evaluate.coco_map import NAMES, RECALLS, CocoScores, text
 from portdet.files import replacing
 from portdet.report.align_reference import Reference
@@ -30,6 +32,7 @@ _STYLE = {
     "grid.color": "#dddddd",
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # a class may be named $x$
     "figure.constrained_layout.w_pad": 0.12,
     "figure.constrained_layout.h_pad": 0.12,
 }
@@ -45,7 +48,8 @@ def _figure(path: Path, width: float, height: float) -> Any:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), facecolor="white")
         yield figure
-        with replacing(path) as temporary:
+        with replacing(path) as temporary, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # of a name; it is drawn as a box
             figure.savefig(temporary, dpi=120)
 
 
@@ -84,12 +88,14 @@ def side_by_side(path: Path, run: AlignRun) -> None:
     with _figure(path, 15, 4.8) as figure:
         ap50, ap, loss = figure.subplots(1, 3)
         for index, backend in enumerate(run.backends):
-            _line(ap50, backend.epochs, "AP50", index, label=backend.name, marker=True)
-            _line(ap, backend.epochs, "AP", index, label=backend.name, marker=True)
+            _line(ap50, backend.epochs, "AP50", index, label=plain(backend.name), marker=True)
+            _line(ap, backend.epochs, "AP", index, label=plain(backend.name), marker=True)
             steps = np.arange(1, len(backend.step_losses) + 1)
             width = max(0.8, 3.2 - index)  # thinner above thicker: equal curves all show
             colour_of = hexadecimal(colour(index))
-            loss.plot(steps, backend.step_losses, linewidth=width, label=backend.name, color=colour_of, alpha=0.85)
+            loss.plot(
+                steps, backend.step_losses, linewidth=width, label=plain(backend.name), color=colour_of, alpha=0.85
+            )
         for axes, metric in ((ap50, "AP50"), (ap, "AP")):
             _published(axes, run.reference, metric)
         for axes, title, unit in (
@@ -109,8 +115,8 @@ def side_by_side(path: Path, run: AlignRun) -> None:
         elif not any(backend.step_losses for backend in run.backends):
             loss.set_axis_off()
             loss.text(0.5, 0.5, "no losses were kept", ha="center", transform=loss.transAxes)
-        title = f"{run.config_name}: {len(run.backends)} {'runs' if run.intro else 'backends'} side by side"
-        figure.suptitle(f"{title}, against {run.reference.title}" if run.reference else title, fontweight="bold")
+        title = f"{plain(run.config_name)}: {len(run.backends)} {'runs' if run.intro else 'backends'} side by side"
+        figure.suptitle(f"{title}, against {plain(run.reference.title)}" if run.reference else title, fontweight="bold")
 
 
 def _published(axes: Any, reference: Reference | None, metric: str) -> None:
@@ -123,7 +129,7 @@ def _published(axes: Any, reference: Reference | None, metric: str) -> None:
     for index, name in enumerate(reference.curves):
         if curve := reference.curve(name, metric):
             style = {"color": "#777777", "linestyle": "--", "linewidth": 1.2, "marker": "+x1234"[index % 6]}
-            axes.plot(list(curve), list(curve.values()), label=name, zorder=1, **style)
+            axes.plot(list(curve), list(curve.values()), label=plain(name), zorder=1, **style)
 
 
 def labels(path: Path, ground_truth: Mapping[str, Any]) -> None:
@@ -133,7 +139,7 @@ def labels(path: Path, ground_truth: Mapping[str, Any]) -> None:
     size = np.array([[images[a["image_id"]][k] for k in ("width", "height")] for a in rows], float).reshape(-1, 2)
     box = np.array([a["bbox"] for a in rows], float).reshape(-1, 4)
     share, centre = box[:, 2:] / size, (box[:, :2] + box[:, 2:] / 2) / size
-    names = {c["id"]: c["name"] for c in ground_truth["categories"]}
+    names = {c["id"]: plain(c["name"]) for c in ground_truth["categories"]}
     label = np.array([a["category_id"] for a in rows], np.int64)
     counts = {k: int((label == k).sum()) for k in names}
     per_image = list(Counter(dict.fromkeys(images, 0) | Counter(a["image_id"] for a in rows)).values())
@@ -170,7 +176,7 @@ def precision_recall(path: Path, scores: CocoScores) -> None:
         axes = figure.subplots()
         for index, i in enumerate(sorted(known, key=lambda i: -scores.classes[i].boxes)[:10]):
             one = scores.classes[i]
-            label = f"{one.name}  {text(one.ap50)}"
+            label = f"{plain(one.name)}  {text(one.ap50)}"
             axes.plot(RECALLS, scores.precision[i], color=hexadecimal(colour(index)), label=label, linewidth=1.4)
         if known:
             label = f"all classes  {text(scores.numbers['AP50'])}"
@@ -183,7 +189,7 @@ def precision_recall(path: Path, scores: CocoScores) -> None:
 
 def confusion(path: Path, matrix: Array, names: Sequence[str]) -> None:
     """The matrix of `evaluate.confusion`: share of each true class in colour, counts as numbers."""
-    words = [*names, "background"]
+    words = [*map(plain, names), "background"]
     share = matrix / np.maximum(matrix.sum(0, keepdims=True), 1)
     side = min(16.0, 3.5 + 0.8 * len(words))
     with _figure(path, side + 1.2, side) as figure:

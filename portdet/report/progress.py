@@ -17,6 +17,9 @@ from typing import Any, Self, TextIO
 
 import psutil
 
+from portdet.console import cell, console
+from portdet.errors import plain_lines
+
 
 def duration(seconds: float) -> str:
     """0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
@@ -67,10 +70,9 @@ class Progress:
     def __enter__(self) -> Self:
         self._began = self._marked = self._clock()
         if self._speaks and self._stream.isatty():
-            from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(file=self._stream), refresh_per_second=10, transient=True)
+            self._live = Live(console=console(self._stream), refresh_per_second=10, transient=True)
             self._live.start()
         return self
 
@@ -139,13 +141,11 @@ class Progress:
 
     def _write(self, text: str) -> None:
         with _perhaps_unseen():
-            print(text, file=self._stream, flush=True)
+            print(plain_lines(text), file=self._stream, flush=True)
 
     @staticmethod
     def _text(text: str) -> Any:
-        from rich.text import Text
-
-        return Text(text)
+        return cell(text)
 
 
 class Validation:

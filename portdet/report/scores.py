@@ -14,6 +14,8 @@ def score_table(scores: CocoScores) -> list[Table]:
     """Two tables: the twelve numbers; boxes, AP and AP50 of each class."""
     from rich.table import Table
 
+    from portdet.console import cell
+
     numbers = Table(title="COCO metric", title_justify="left")
     for name in scores.numbers:
         numbers.add_column(name, justify="right")
@@ -23,5 +25,5 @@ def score_table(scores: CocoScores) -> list[Table]:
     for name in ("boxes", "AP", "AP50"):
         classes.add_column(name, justify="right")
     for one in scores.classes:
-        classes.add_row(one.name, str(one.boxes), text(one.ap), text(one.ap50))
+        classes.add_row(cell(one.name), str(one.boxes), text(one.ap), text(one.ap50))
     return [numbers, classes]

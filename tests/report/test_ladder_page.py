@@ -123,7 +123,7 @@ def test_data_come_back(tmp_path: Path) -> None:
     report.outcomes[0].rows[0].ratio = math.inf
     report.save(tmp_path / "align.json")
     assert LadderReport.from_json((tmp_path / "align.json").read_text(encoding="utf-8")) == report
-    with pytest.raises(PortdetError, match="no ladder's data"):
+    with pytest.raises(PortdetError, match="here: "):
         LadderReport.from_json("[]", "here")
     odd = Outcome.of(
         "train", "nan", [Row("nan", "same", "inf")], intervals=[Interval("a", 0.1, -math.inf, math.inf, 0.1, 1, "x")]

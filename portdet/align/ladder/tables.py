@@ -33,20 +33,21 @@ def line(outcome: Outcome) -> str:
 def console_table(report: LadderReport) -> Table:
     """A row a level, a column a backend: verdict, how many were checked, largest cross/self ratio, first guilty."""
     from rich.table import Table
-    from rich.text import Text
 
-    table = Table(title=f"{report.title}: reference {report.reference}", title_justify="left")
+    from portdet.console import cell
+
+    table = Table(title=cell(f"{report.title}: reference {report.reference}"), title_justify="left")
     table.add_column("level")
     for backend in _columns(report):
-        table.add_column(Text(backend))
+        table.add_column(cell(backend))
     for level in report.levels:
         cells = []
         for backend in _columns(report):
             outcome = report.of(level, backend)
-            cell = Text("" if outcome is None else _cell(outcome))
+            found = cell("" if outcome is None else _cell(outcome))
             if outcome is not None:
-                cell.stylize(COLOURS.get(state(outcome), ""), 0, len(state(outcome)))
-            cells.append(cell)
+                found.stylize(COLOURS.get(state(outcome), ""), 0, len(state(outcome)))
+            cells.append(found)
         table.add_row(level, *cells)
     return table
 
