@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from portdet import __version__
@@ -21,7 +19,7 @@ from portdet.lower.names import native_names
 from portdet.lower.target import Target
 from portdet.models import Detector
 from portdet.outside import shown
-from portdet.session import Array, Arrays, Backend, Options, Recipe, Session
+from portdet.session import Array, Arrays, Backend, Options, Recipe, Session, Source
 
 OWN = {"torch": "portdet_torch", "mindspore": "portdet_mindspore", "paddle": "portdet_paddle"}
 
@@ -48,10 +46,11 @@ def source_text(detector: Detector, target: Target, *, title: str = "") -> str:
     return emit(detector.graph, target, title=title, notes=describe_fields(detector.fields))
 
 
-def write_source(detector: Detector, target: Target, path: Path, *, title: str = "") -> Path:
-    """Write a detector's generated source to a file."""
-    write_text(path, source_text(detector, target, title=title))
-    return path
+def write_source(detector: Detector, target: Target, path: Path, *, title: str = "") -> Source:
+    """A detector's generated source, also written to a file for people."""
+    source = Source(source_text(detector, target, title=title), path)
+    write_text(path, source.text)
+    return source
 
 
 def describe_fields(fields: Any) -> str:
@@ -64,7 +63,7 @@ def describe_fields(fields: Any) -> str:
 def open_session(
     detector: Detector, backend: str, recipe: Recipe, options: Options, folder: Path, target: Target | None = None
 ) -> Session:
-    """Write the source into `folder`, import it and build the backend's session."""
+    """Write the source into `folder` and build the backend's session of it."""
     chosen = load_backend(backend)
     target = target or chosen.target
     if options.mode == "default":
@@ -74,20 +73,6 @@ def open_session(
     source = write_source(detector, target, folder / f"model_{target.name}.py")
     names = native_names(detector.graph, target)
     return chosen.open_session(source, detector.graph.class_name, recipe, names, options)
-
-
-def import_source(path: Path) -> ModuleType:
-    """Import a generated file as a real module: plain exec breaks MindSpore's jit and Paddle's to_static."""
-    import sys
-
-    name = f"portdet_generated_{path.stem}_{abs(hash(str(path.resolve()))):x}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise PortdetError(f"cannot import {path}", fix="generated sources are .py files")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @contextmanager

@@ -21,6 +21,17 @@ from portdet.scratch import scratch
 GRACE = 600.0  # a training ends its step and writes a checkpoint, on a busy machine too
 
 
+def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a Python process of ours is started with: `base`, or this process's own, and where modules are looked for.
+
+    That is where this process looks, and never the folder that the child starts in.
+    """
+    package = str(Path(__file__).parents[1])
+    path = [entry for entry in sys.path if entry]
+    path = path if package in path else [package, *path]
+    return {**(os.environ if base is None else base), "PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
+
+
 def run_child(
     module: str,
     request: Any,
@@ -40,7 +51,6 @@ def run_child(
     """
     with scratch() as place:
         answer, printed = place / "answer.json", log or place / "printed.txt"
-        path = os.pathsep.join(entry for entry in sys.path if entry)
         with (
             printed.open("wb") as stream,
             subprocess.Popen(
@@ -48,12 +58,7 @@ def run_child(
                 stdin=subprocess.PIPE,  # closes when this process ends, however that happens
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env={
-                    **(os.environ if base is None else base),
-                    "PYTHONPATH": path,
-                    **guard.environment(),
-                    **(env or {}),
-                },
+                env={**environment(base), **guard.environment(), **(env or {})},
                 start_new_session=True,  # so that a timeout ends its loader's workers too
             ) as child,
         ):

@@ -137,6 +137,17 @@ class Check:
     advice: str = ""
 
 
+@dataclass(frozen=True)
+class Source:
+    """A generated module: its text, which runs, and the file that shows it to people and is never read back.
+
+    Whoever shares a run folder may have changed that file, or put what Python takes for its compiled form beside it.
+    """
+
+    text: str
+    path: Path
+
+
 class Session(Protocol):
     """A detector ready to train and predict. Made by a backend's `open_session`."""
 
@@ -195,7 +206,7 @@ class MethodCall:
     outputs.
     """
 
-    source: Path
+    source: Source
     class_name: str
     method: str
     inputs: Arrays
@@ -217,9 +228,10 @@ class Backend(Protocol):
     launcher: Launcher  # starts N processes of one training
 
     def open_session(
-        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
+        self, source: Source, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
     ) -> Session:
-        """Import generated source and build its session. names: canonical -> native, of all weights and buffers."""
+        """Load generated source (`portdet.source.load`) and build its session. names: canonical -> native, of all
+        weights and buffers."""
 
     def differentiate(self, call: MethodCall, options: Options) -> tuple[Arrays, Arrays]:
         """Outputs of the call by name, and gradients by the names of inputs and (native) weights."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session
+from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session, Source
 from portdet_mindspore.launch import LAUNCHER
 from portdet_mindspore.target import TARGET
 
@@ -24,7 +24,7 @@ class MindSporeBackend:
     launcher = LAUNCHER
 
     def open_session(
-        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
+        self, source: Source, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
     ) -> Session:
         from portdet_mindspore.process import prepare
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from portdet.backends import import_source
 from portdet.bench import CONVOLUTION
-from portdet.session import Array, Batch, Options
+from portdet.session import Array, Batch, Options, Source
+from portdet.source import load
 from portdet_mindspore.graph import compiled
 
 
 def bare_step(
-    source: Path, class_name: str, weights: Mapping[str, Array], batch: Batch, options: Options
+    source: Source, class_name: str, weights: Mapping[str, Array], batch: Batch, options: Options
 ) -> Callable[[], float]:
     """See `portdet.bench.BareBackend`. Device and mode are those of the open session."""
-    net = getattr(import_source(source), class_name)()
+    net = getattr(load(source), class_name)()
     mindspore.load_param_into_net(net, {name: Parameter(Tensor(np.array(a))) for name, a in weights.items()})
     net.set_train()
     optimizer = nn.Momentum(net.trainable_params(), 1e-6, 0.9, weight_decay=5e-4)

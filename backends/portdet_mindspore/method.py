@@ -6,8 +6,8 @@ from typing import Any
 
 import mindspore as ms
 
-from portdet.backends import import_source
 from portdet.session import Arrays, MethodCall, Options
+from portdet.source import load
 from portdet_mindspore.device import use_device
 from portdet_mindspore.graph import compiled
 
@@ -16,7 +16,7 @@ def differentiate(call: MethodCall, options: Options) -> tuple[Arrays, Arrays]:
     """See `portdet.session.Backend`."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
     use_device(options.device)
-    net = getattr(import_source(call.source), call.class_name)().set_train()
+    net = getattr(load(call.source), call.class_name)().set_train()
     ms.load_param_into_net(net, {name: ms.Parameter(array, name=name) for name, array in call.weights.items()})
     method, trained = getattr(net, call.method), net.trainable_params() or None
     factors = {name: ms.Tensor(array) for name, array in call.cotangents.items()}

@@ -28,7 +28,7 @@ def serve() -> NoReturn:
     launcher = psutil.Process(os.getppid())
     # ranks that were started by hand may have other parents
     watched = any(word.endswith(("msrun", "mindspore.parallel.cluster.run")) for word in launcher.cmdline())
-    with subprocess.Popen([sys.executable, "-m", __name__]) as process:
+    with subprocess.Popen([sys.executable, "-P", "-m", __name__]) as process:
         raise SystemExit(watch(process, (lambda: _ranks(launcher)) if watched else None))
 
 

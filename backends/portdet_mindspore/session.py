@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 import numpy as np
 
-from portdet.backends import import_source, watched
+from portdet.backends import watched
 from portdet.cores import cores
 from portdet.errors import PortdetError
-from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
+from portdet.session import Array, Arrays, Batch, Options, Recipe, Source, StepResult, StepValues
 from portdet.shadow import HostShadow, Shadow
+from portdet.source import load
 from portdet.state import Stateful
 from portdet_mindspore.arrays import copy_in, to_numpy, to_tensor
 from portdet_mindspore.device import use_device
@@ -31,7 +31,7 @@ class MindSporeSession(Stateful):
     backend = "mindspore"
 
     def __init__(
-        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
+        self, source: Source, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
     ) -> None:
         if options.precision != "float32":
             raise PortdetError(
@@ -43,7 +43,7 @@ class MindSporeSession(Stateful):
         if self.place.world > 1:
             join(self.place)  # before the first tensor, as HCCL asks
         self.threads = options.threads or cores()
-        self.model: Any = getattr(import_source(source), class_name)()
+        self.model: Any = getattr(load(source), class_name)()
         parameters = dict(self.model.parameters_and_names())
         live = {name: parameters[native] for name, native in names.items()}
         self.kept: list[Any] = []  # statistics of batch norm, rank 0's

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session
+from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session, Source
 from portdet_paddle.launch import LAUNCHER
 from portdet_paddle.target import TARGET
 
@@ -25,7 +25,7 @@ class PaddleBackend:
     launcher = LAUNCHER
 
     def open_session(
-        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
+        self, source: Source, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
     ) -> Session:
         from portdet_paddle.start import start
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import paddle
 
-from portdet.backends import import_source
 from portdet.bench import CONVOLUTION
-from portdet.session import Array, Batch, Options
+from portdet.session import Array, Batch, Options, Source
+from portdet.source import load
 from portdet_paddle.device import find_device
 
 
 def bare_step(
-    source: Path, class_name: str, weights: Mapping[str, Array], batch: Batch, options: Options
+    source: Source, class_name: str, weights: Mapping[str, Array], batch: Batch, options: Options
 ) -> Callable[[], float]:
     """See `portdet.bench.BareBackend`."""
     paddle.set_device(find_device(options.device))
-    model = getattr(import_source(source), class_name)()
+    model = getattr(load(source), class_name)()
     model.set_state_dict(dict(weights))
     model.train()
     optimizer = paddle.optimizer.Momentum(1e-6, 0.9, parameters=model.parameters(), weight_decay=5e-4)

@@ -66,7 +66,8 @@ def _kernels() -> list[Check]:
 
 def _devices() -> list[Check]:
     try:
-        done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=1200, check=False)
+        command = [sys.executable, "-P", "-c", PROBE]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
         facts = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else {}
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         return [Check("fail", f"paddle does not run: {error}", RUN_CHECK)]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import paddle
 
-from portdet.backends import import_source
 from portdet.session import Arrays, MethodCall, Options
+from portdet.source import load
 from portdet_paddle.device import find_device
 
 
 def differentiate(call: MethodCall, options: Options) -> tuple[Arrays, Arrays]:
     """See `portdet.session.Backend`."""
     paddle.set_device(find_device(options.device))
-    net = getattr(import_source(call.source), call.class_name)()
+    net = getattr(load(call.source), call.class_name)()
     net.set_state_dict({name: paddle.to_tensor(array) for name, array in call.weights.items()})
     run = getattr(net, call.method)
     run = paddle.jit.to_static(run, full_graph=True) if options.mode == "compiled" else run

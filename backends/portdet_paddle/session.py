@@ -6,17 +6,17 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 
-from portdet.backends import import_source, watched
+from portdet.backends import watched
 from portdet.errors import PortdetError
 from portdet.heap import keep_freed_memory
-from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
+from portdet.session import Array, Arrays, Batch, Options, Recipe, Source, StepResult, StepValues
 from portdet.shadow import HostShadow, Shadow
+from portdet.source import load
 from portdet.state import Stateful
 from portdet_paddle.device import device_of_rank
 from portdet_paddle.ema import DeviceShadow
@@ -30,7 +30,7 @@ class PaddleSession(Stateful):
     backend = "paddle"
 
     def __init__(
-        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
+        self, source: Source, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
     ) -> None:
         if options.precision != "float32":
             raise PortdetError(f"precision '{options.precision}' in paddle", fix="float32; torch offers float64")
@@ -41,7 +41,7 @@ class PaddleSession(Stateful):
         if self.device == "cpu":
             keep_freed_memory()
         self.mode, self.recipe = options.mode, recipe
-        generated: Any = import_source(source)
+        generated: Any = load(source)
         if self.place.world > 1 and self.sync_bn:
             generated.BatchNorm2D = SyncBatchNorm2D  # what its classes make
         self.model: Any = getattr(generated, class_name)()

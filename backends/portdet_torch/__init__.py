@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session
+from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session, Source
 from portdet_torch.launch import LAUNCHER
 from portdet_torch.target import TARGET, TARGET64
 
@@ -26,7 +26,7 @@ class TorchBackend:
     launcher = LAUNCHER
 
     def open_session(
-        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
+        self, source: Source, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
     ) -> Session:
         # Waiting threads that spin hold a core: with a loader worker beside two threads a step takes ten times as long
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -5,23 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from portdet.backends import import_source
 from portdet.bench import CONVOLUTION
-from portdet.session import Array, Batch, Options
+from portdet.session import Array, Batch, Options, Source
+from portdet.source import load
 from portdet_torch.device import find_device
 
 
 def bare_step(
-    source: Path, class_name: str, weights: Mapping[str, Array], batch: Batch, options: Options
+    source: Source, class_name: str, weights: Mapping[str, Array], batch: Batch, options: Options
 ) -> Callable[[], float]:
     """See `portdet.bench.BareBackend`."""
     device = find_device(options.device)
-    model = getattr(import_source(source), class_name)().to(device)
+    model = getattr(load(source), class_name)().to(device)
     model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()}, strict=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4)
     inputs = [torch.from_numpy(array).to(device) for array in batch.inputs(model.forward)]

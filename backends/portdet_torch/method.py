@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from portdet.backends import import_source
 from portdet.cores import cores
 from portdet.session import Arrays, MethodCall, Options
+from portdet.source import load
 from portdet_torch.device import find_device
 
 
@@ -15,7 +15,7 @@ def differentiate(call: MethodCall, options: Options) -> tuple[Arrays, Arrays]:
     """See `portdet.session.Backend`."""
     device = find_device(options.device)
     torch.set_num_threads(options.threads or cores())
-    net = getattr(import_source(call.source), call.class_name)().to(device).train()
+    net = getattr(load(call.source), call.class_name)().to(device).train()
     net.load_state_dict({name: torch.from_numpy(array) for name, array in call.weights.items()})
     run = getattr(net, call.method)
     run = torch.compile(run, dynamic=False) if options.mode == "compiled" else run

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from portdet.backends import import_source, watched
+from portdet.backends import watched
 from portdet.cores import cores
 from portdet.errors import PortdetError
 from portdet.heap import keep_freed_memory
-from portdet.session import Array, Arrays, Batch, Options, Recipe, StepResult, StepValues
+from portdet.session import Array, Arrays, Batch, Options, Recipe, Source, StepResult, StepValues
 from portdet.shadow import HostShadow, Shadow
+from portdet.source import load
 from portdet.state import Stateful
 from portdet_torch.ema import DeviceShadow
 from portdet_torch.ranks import Group, device_of, synchronise_norms
@@ -27,7 +27,7 @@ class TorchSession(Stateful):
     backend = "torch"
 
     def __init__(
-        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
+        self, source: Source, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
     ) -> None:
         # cuBLAS is deterministic only with a fixed workspace; to be set before its first call
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -46,7 +46,7 @@ class TorchSession(Stateful):
         if options.precision not in ("float32", "float64"):
             raise PortdetError(f"precision '{options.precision}' in torch", fix="float32 or float64")
         self.dtype = torch.float64 if options.precision == "float64" else torch.float32
-        self.model: Any = getattr(import_source(source), class_name)().to(self.torch_device, self.dtype)
+        self.model: Any = getattr(load(source), class_name)().to(self.torch_device, self.dtype)
         self.group = Group(options.place, self.torch_device) if options.place.world > 1 else None
         self.sync_bn = options.sync_bn
         if self.group and self.sync_bn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from safetensors.numpy import load_file
 
 from portdet import tensors, watch
 from portdet.align.finished import read_facts
+from portdet.child import environment
 from portdet.config import Config, load
 from portdet.data import open_dataset
 from portdet.errors import PortdetError
@@ -126,7 +126,6 @@ class Runs:
             command += [str(self.folder / "args.yaml"), "--folder", str(target), "--initial", str(initial)]
             command += [f"train.backend={backend}", f"train.seed={self.config.train.seed + seed}"]
             command += ["train.exist_ok=true"]  # another training that is there is set aside
-        path = os.pathsep.join(entry for entry in sys.path if entry)
         lines: list[str] = []
         with (
             (target / "log.txt").open("a") as log,
@@ -136,7 +135,7 @@ class Runs:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 text=True,
-                env={**os.environ, "PYTHONPATH": path},
+                env=environment(),
                 start_new_session=True,  # a terminal's Ctrl-C is ours to pass on: a second signal would end it unsaved
             ) as child,
             watch.watching(name, child.pid, self.say),

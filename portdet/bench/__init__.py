@@ -6,17 +6,16 @@ A backend's package has a module `bench` with the functions of `BareBackend`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Protocol
 
-from portdet.session import Array, Batch, Options
+from portdet.session import Array, Batch, Options, Source
 
 
 class BareBackend(Protocol):
     """The framework without portdet. The three run in the process of an open session of that backend."""
 
     def bare_step(
-        self, source: Path, class_name: str, weights: Mapping[str, Array], batch: Batch, options: Options
+        self, source: Source, class_name: str, weights: Mapping[str, Array], batch: Batch, options: Options
     ) -> Callable[[], float]:
         """One step as the framework's manual writes it: forward with loss, backward, momentum SGD; returns the loss.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
-from portdet.backends import load_backend, open_session
+from portdet.backends import load_backend, open_session, source_text
 from portdet.bench import CONVOLUTION_FLOPS, BareBackend
 from portdet.child import serve
 from portdet.config import Config
@@ -30,7 +30,7 @@ from portdet.lower.names import native_names
 from portdet.models import Detector
 from portdet.report.progress import Progress
 from portdet.scratch import scratch
-from portdet.session import Arrays, Batch, Options, Session, StepValues
+from portdet.session import Arrays, Batch, Options, Session, Source, StepValues
 from portdet.spec.init import initial_weights
 from portdet.train.groups import recipe
 from portdet.train.job import model_of
@@ -239,7 +239,7 @@ class _Variants:
         self.without_ema: Step = lambda: without.train_step(batch, values)
         names = native_names(self.detector.graph, self.backend.target)
         native = {names[name]: array for name, array in self.weights.items()}
-        source = next((self.folder / f"ema_{self.loop_has_ema}").glob("*.py"))
+        source = Source(source_text(self.detector, self.backend.target), self.folder / "bare.py")
         class_name = self.detector.graph.class_name
         self.bare_step: Step = self.bare.bare_step(source, class_name, native, batch, self.options)
 

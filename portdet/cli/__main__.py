@@ -128,6 +128,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks
     if line := note():
         print(line, file=sys.stderr)
+    os.environ["PYTHONSAFEPATH"] = "1"  # loader workers and ranks look for no module in the folder that they start in
     sys.exit(run())
 
 

@@ -27,6 +27,7 @@ from portdet import guard
 from portdet.alone import alone_in
 from portdet.backends import OWN, load_backend
 from portdet.console import say
+from portdet.child import environment
 from portdet.errors import PortdetError
 from portdet.files import write_text
 from portdet.ranks import ALONE, Launcher, Place, RankError, is_shared
@@ -73,8 +74,7 @@ def _launch(launcher: Launcher, devices: int, logs: Path, words: Sequence[str]) 
     for old in [*logs.glob("rank*.json"), *logs.glob("rank*.pid")]:
         old.unlink()
     command = launcher.command(devices, logs, [str(Path(__file__).with_name("rank.py")), *words])
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    env = {**os.environ, "PYTHONPATH": path, REPORTS: str(logs.resolve()), STARTER: str(os.getpid())}
+    env = {**environment(), REPORTS: str(logs.resolve()), STARTER: str(os.getpid())}
     said = logs / "launcher.log"
     sys.stdout.flush()
     with (

@@ -11,13 +11,12 @@ import numpy as np
 
 from portdet.backends import load_backend
 from portdet.conformance.rows import Row, near
-from portdet.files import write_text
 from portdet.ir.graph import ModuleGraph
 from portdet.ir.trace import graph
 from portdet.lower import emit
 from portdet.lower.names import native_names
 from portdet.reference import gradients, run
-from portdet.session import Array, Arrays, MethodCall, Options
+from portdet.session import Array, Arrays, MethodCall, Options, Source
 from portdet.spec import BatchNorm2d, Conv2d, DeformConv2d, Module
 
 VALUE, GRADIENT = 5e-6, 5e-5
@@ -87,8 +86,8 @@ def _layer(name: str, number: int, backend: str, options: Options, folder: Path)
     traced, weights, inputs, factor = _drawn(LAYERS[name], number)
     chosen, mode = load_backend(backend), options.mode
     try:
-        source = folder / f"layer{number}_{backend}.py"
-        write_text(source, emit(traced, chosen.target, title="One layer."))
+        text = emit(traced, chosen.target, title="One layer.")
+        source = Source(text, folder / f"layer{number}_{backend}.py")
         native = native_names(traced, chosen.target)
         given = {native[canonical]: array for canonical, array in weights.items()}
         call = MethodCall(source, traced.class_name, "loss", inputs, given, tuple(inputs), {"y": factor})

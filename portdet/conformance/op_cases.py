@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from portdet.backends import import_source
-from portdet.files import write_text
 from portdet.ir.graph import DType, ModuleGraph
 from portdet.ir.trace import graph
 from portdet.ops import OPS, Op, Sample
-from portdet.session import Array, Arrays
+from portdet.session import Array, Arrays, Source
+from portdet.source import load
 
 LAYERS = ("conv2d",)  # an op that only leaf layers call
 
@@ -105,8 +104,7 @@ def traced(found: Sequence[Case], folder: Path) -> tuple[ModuleGraph, Arrays]:
     lines += [f"        self.{case.name} = {_class(case.name)}()" for case in found]
     lines += [f"    def loss(self, {', '.join(inputs)}):", f"        return {{{', '.join(calls)}}}"]
     path = folder / f"spec_{found[0].name}_{len(found)}.py"
-    write_text(path, "\n".join(lines) + "\n")
-    module = import_source(path)
+    module = load(Source("\n".join(lines) + "\n", path))
     types: dict[str, tuple[tuple[int, ...], DType]] = {
         name: (array.shape, _dtype(array)) for name, array in inputs.items()
     }

@@ -12,9 +12,8 @@ from portdet.backends import load_backend
 from portdet.conformance.op_cases import Case, cases, traced
 from portdet.conformance.rows import Row, holds, near
 from portdet.errors import PortdetError
-from portdet.files import write_text
 from portdet.lower import emit
-from portdet.session import Array, Arrays, MethodCall, Options
+from portdet.session import Array, Arrays, MethodCall, Options, Source
 
 GRADIENT = 2e-5  # of the largest slope: what float32 leaves; central differences are good to 1e-9
 KINDS = {"f": "float32", "i": "int32", "b": "bool"}
@@ -56,9 +55,9 @@ def _run(chosen: Sequence[Case], backend: str, options: Options, folder: Path) -
     """Outputs, gradients, and what went wrong by case. All together; where that fails, halves, down to the culprit."""
     try:
         graph, inputs = traced(chosen, folder)
-        source = folder / f"ops_{chosen[0].name}_{len(chosen)}_{backend}.py"
         used = load_backend(backend)
-        write_text(source, emit(graph, used.target, title="Ops."))
+        path = folder / f"ops_{chosen[0].name}_{len(chosen)}_{backend}.py"
+        source = Source(emit(graph, used.target, title="Ops."), path)
         factors = {name: array for name, array in cotangents().items() if name in {case.name for case in chosen}}
         call = MethodCall(source, "Net", "loss", inputs, {}, tuple(_floats(chosen)), factors)
         try:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from portdet.backends import load_backend, open_session
+from portdet.child import environment
 from portdet.conformance.fixtures import fixture, two_groups
 from portdet.conformance.rows import Row, holds
 from portdet.errors import PortdetError
@@ -55,8 +54,7 @@ def launch(module: str, request: Mapping[str, Any], folder: Path, timeout: float
     write_text(folder / "request.json", json.dumps(request))
     launcher = load_backend(request["backend"]).launcher
     command = launcher.command(WORLD, logs, [str(Path(__file__).with_name("rank.py")), str(folder), module])
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    env = {**environment(), "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout, check=False)
         said, code = done.stderr + done.stdout, done.returncode

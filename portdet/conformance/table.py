@@ -42,8 +42,8 @@ def _sources(backend: str, folder: Path) -> Iterator[Row]:
     for name in SECTIONS:
         detector, _, _ = fixture(name)
         try:
-            path = write_source(detector, target, folder / f"{len(name)}.py")
-            compile(path.read_text(encoding="utf-8"), str(path), "exec")
+            source = write_source(detector, target, folder / f"{len(name)}.py")
+            compile(source.text, str(source.path), "exec")
             names = native_names(detector.graph, target)
         except Exception as error:
             yield Row("table", f"source of {name}", "-", "failed", f"{type(error).__name__}: {error}")

@@ -24,7 +24,7 @@ from portdet.align.compare.sketch import Sketches
 from portdet.backends import load_backend, source_text
 from portdet.lower.names import native_names
 from portdet.models import load_model
-from portdet.session import Arrays, Batch, Options, Session, StepValues
+from portdet.session import Arrays, Batch, Options, Session, Source, StepValues
 from tests.align.compare_case import recipe
 
 VALUES = StepValues(lr=1e-6, ema_decay=0.9)
@@ -47,8 +47,7 @@ def opened(width: float, side: int, images: int, folder: Path) -> tuple[Session,
     pictures = random.standard_normal((images, 3, side, side)).astype(np.float32)
     batch = Batch(pictures, padded, np.zeros((images, 8), np.int32), valid, np.arange(images))
     target = load_backend("torch").target
-    source = folder / "model_torch.py"
-    source.write_text(source_text(detector, target))
+    source = Source(source_text(detector, target), folder / "model_torch.py")
     names = native_names(detector.graph, target)
     options = Options(mode="eager", threads=2)
     chosen = replace(recipe(detector), ema=False)

@@ -12,7 +12,7 @@ import numpy as np
 
 from portdet.backends import load_backend
 from portdet.lower import emit
-from portdet.session import Arrays, MethodCall, Options
+from portdet.session import Arrays, MethodCall, Options, Source
 from tests.backends.deform_spec import CASES, FORMS, inputs, traced, weight
 
 
@@ -22,8 +22,8 @@ def main() -> None:
     found: Arrays = {}
     for case in CASES:
         for form in FORMS:
-            source = Path(f"{case}_{form}.py")
-            source.write_text(emit(traced(case, form), chosen.target, title="One convolution."))
+            text = emit(traced(case, form), chosen.target, title="One convolution.")
+            source = Source(text, Path(f"{case}_{form}.py"))
             given = inputs(case)
             cotangent = {"y": given.pop("cotangent")}
             call = MethodCall(source, "Net", "loss", given, weight(), tuple(given), cotangent)

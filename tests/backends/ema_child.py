@@ -16,7 +16,7 @@ from portdet.backends import load_backend
 from portdet.ir.trace import graph
 from portdet.lower import emit
 from portdet.lower.names import native_names
-from portdet.session import Arrays, Batch, Group, Options, Recipe, Session, StepValues
+from portdet.session import Arrays, Batch, Group, Options, Recipe, Session, Source, StepValues
 from portdet.spec import BatchNorm2d, Conv2d, Module
 from portdet.train.ema import Ema
 from tests.backends.test_ema_trace import KINDS, STEPS
@@ -40,8 +40,7 @@ def opened(backend: str, mode: str, average: Ema) -> Session:
     images, scores = ((2, 3, 8, 8), "float"), ((2, 1), "float")
     methods: Any = {"loss": (True, {"images": images, "scores": scores}), "predict": (False, {"images": images})}
     net, chosen = graph(Net(), methods), load_backend(backend)
-    source = Path(f"ema_{backend}.py")
-    source.write_text(emit(net, chosen.target, title="A net with an average."))
+    source = Source(emit(net, chosen.target, title="A net with an average."), Path(f"ema_{backend}.py"))
     trained = tuple(name for name, info in net.weights().items() if info.trainable)
     recipe = Recipe((Group(trained, 0.0),), momentum=0.9, ema=True, ema_zero_start=average.zero_start)
     return chosen.open_session(source, "Net", recipe, native_names(net, chosen.target), Options(mode=mode, threads=1))

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from portdet.errors import PortdetError
-from portdet.session import Arrays, Batch, Group, Options, Recipe, Session, StepValues
+from portdet.session import Arrays, Batch, Group, Options, Recipe, Session, Source, StepValues
 from portdet_mindspore import BACKEND
 from tests.backends.test_mindspore_steps import CASES, DECAY, LR, NET
 
+SOURCE = Source(NET, Path("net.py"))
 NAMES = {"conv.weight": "conv.weight", "conv.bias": "conv.bias"}
 
 
@@ -27,7 +28,7 @@ def opened(case: dict[str, Any], mode: str, **options: Any) -> Session:
     chosen = tuple(g for g in groups if g.names[0] in case.get("groups", NAMES))
     keys = ("nesterov", "clip_norm", "dynamic_scale", "ema_zero_start")
     recipe = Recipe(chosen, momentum=0.9, ema=True, **{k: case[k] for k in keys if k in case})
-    return BACKEND.open_session(Path("net.py"), "Net", recipe, NAMES, Options(mode=mode, **options))
+    return BACKEND.open_session(SOURCE, "Net", recipe, NAMES, Options(mode=mode, **options))
 
 
 def refusal(call: Callable[[], Any]) -> Any:
@@ -41,7 +42,6 @@ def refusal(call: Callable[[], Any]) -> Any:
 
 def main() -> None:
     given, mode = dict(np.load(sys.argv[1])), sys.argv[3]
-    Path("net.py").write_text(NET)
     weights = {name: given[name] for name in NAMES}
     found: Arrays = {}
     three_steps(found, given, weights, mode)
@@ -140,7 +140,7 @@ def averages(found: Arrays, given: Arrays, weights: Arrays, session: Session) ->
 def refusals(found: Arrays, weights: Arrays, session: Session, mode: str) -> None:
     """What is refused, in its own words."""
     found["no_average"] = refusal(lambda: BACKEND.open_session(
-        Path("net.py"), "Net", Recipe((Group(("conv.weight",), 0.0),)), NAMES, Options(mode=mode)
+        SOURCE, "Net", Recipe((Group(("conv.weight",), 0.0),)), NAMES, Options(mode=mode)
     ).ema_weights().__enter__())  # fmt: skip
     found["missing"] = refusal(lambda: session.load_weights({"conv.weight": weights["conv.weight"]}))
     found["misshapen"] = refusal(lambda: session.load_weights({**weights, "conv.bias": np.zeros(5, np.float32)}))

@@ -18,7 +18,7 @@ PRELUDE = """
 import sys
 from pathlib import Path
 import numpy as np
-from portdet.session import Batch, Group, Options, Recipe, StepValues
+from portdet.session import Batch, Group, Options, Recipe, Source, StepValues
 from portdet_paddle import BACKEND
 
 def batch(images):
@@ -26,7 +26,8 @@ def batch(images):
     return Batch(images, np.zeros((n, 1, 4), "f4"), np.zeros((n, 1), "i4"), np.zeros((n, 1), bool), np.arange(n))
 
 def open_net(source, recipe, names, mode="eager"):
-    return BACKEND.open_session(Path(source), "Net", recipe, names, Options(mode=mode, threads=1))
+    source = Source(Path(source).read_text(), Path(source))
+    return BACKEND.open_session(source, "Net", recipe, names, Options(mode=mode, threads=1))
 """
 
 

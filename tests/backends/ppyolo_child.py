@@ -12,7 +12,7 @@ import numpy as np
 
 from portdet.backends import load_backend
 from portdet.lower import emit
-from portdet.session import MethodCall, Options
+from portdet.session import MethodCall, Options, Source
 from tests.backends.ppyolo_spec import HEADS, traced
 
 
@@ -20,8 +20,8 @@ def main() -> None:
     backend, mode = sys.argv[3:]
     inputs = dict(np.load(sys.argv[1]))
     classes = inputs["head32"].shape[1] // 3 - 6
-    source = Path(f"heads_{backend}.py")
-    source.write_text(emit(traced(inputs, classes=classes), load_backend(backend).target, title="PP-YOLO's loss."))
+    text = emit(traced(inputs, classes=classes), load_backend(backend).target, title="PP-YOLO's loss.")
+    source = Source(text, Path(f"heads_{backend}.py"))
     call = MethodCall(source, "Net", "loss", inputs, {}, tuple(HEADS), {"loss": np.ones((), np.float32)})
     outs, grads = load_backend(backend).differentiate(call, Options(mode=mode, threads=1))
     named = {f"out/{name}": array for name, array in outs.items()}

@@ -13,7 +13,7 @@ from portdet.backends import load_backend
 from portdet.ir.trace import graph
 from portdet.lower import emit
 from portdet.lower.names import native_names
-from portdet.session import Arrays, Batch, Group, Options, Recipe, Session, StepValues
+from portdet.session import Arrays, Batch, Group, Options, Recipe, Session, Source, StepValues
 from portdet.spec import BatchNorm2d, Conv2d, Module
 from tests.backends.test_recipe_on_backends import CASES, DECAY, LR, MOMENTUM, STEPS, TRAINED
 
@@ -37,8 +37,7 @@ def opened(backend: str, mode: str, case: str) -> Session:
     images, scores = ((2, 3, 8, 8), "float"), ((2, 1), "float")
     methods: Any = {"loss": (True, {"images": images, "scores": scores}), "predict": (False, {"images": images})}
     net, chosen = graph(Net(), methods), load_backend(backend)
-    source = Path(f"recipe_{backend}.py")
-    source.write_text(emit(net, chosen.target, title="A body and a head."))
+    source = Source(emit(net, chosen.target, title="A body and a head."), Path(f"recipe_{backend}.py"))
     settings = CASES[case]
     trained = [[name for name in names if name not in settings.frozen] for names in TRAINED]
     groups = tuple(Group(tuple(names), decay) for names, decay in zip(trained, (DECAY, 0.0), strict=True))

@@ -24,7 +24,7 @@ from portdet.ir.graph import ModuleGraph
 from portdet.ir.trace import graph
 from portdet.lower import emit
 from portdet.lower.names import native_names
-from portdet.session import Arrays, Batch, Options, Session
+from portdet.session import Arrays, Batch, Options, Session, Source
 from portdet.spec import BatchNorm2d, Conv2d, Module
 from portdet.train import checkpoint
 from portdet.train.groups import recipe
@@ -89,8 +89,8 @@ class Table:
 
     def opened(self, config: Config) -> Session:
         chosen = load_backend(self.backend)
-        source = self.folder / f"net_{self.backend}.py"
-        source.write_text(emit(self.net, chosen.target, title="A net to resume."))
+        text = emit(self.net, chosen.target, title="A net to resume.")
+        source = Source(text, self.folder / f"net_{self.backend}.py")
         shapes = {name: info.shape for name, info in self.net.weights().items()}
         names = native_names(self.net, chosen.target)
         return chosen.open_session(source, "Net", recipe(config, shapes), names, self.options)

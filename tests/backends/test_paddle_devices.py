@@ -30,10 +30,11 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where there are cards, they are out o
 from portdet.errors import PortdetError
 
 names = {"conv.weight": "conv.weight", "conv.bias": "conv.bias"}
+source = Source(Path("net.py").read_text(), Path("net.py"))
 
 def refusal(**options):
     try:
-        BACKEND.open_session(Path("net.py"), "Net", Recipe(()), names, Options(**{"threads": 1, **options}))
+        BACKEND.open_session(source, "Net", Recipe(()), names, Options(**{"threads": 1, **options}))
     except PortdetError as error:
         print(str(error).replace("\\n", " "))
     else:
@@ -47,7 +48,7 @@ for device in ("Ascend", "npu:0", "cuda:1", "tpu", "cpu:x"):
     refusal(device=device)
 refusal(threads=3)
 refusal(precision="float64")
-session = BACKEND.open_session(Path("net.py"), "Net", Recipe(()), names, Options(threads=1))
+session = BACKEND.open_session(source, "Net", Recipe(()), names, Options(threads=1))
 print(session.facts())
 weights = session.weights()
 for change in ({"conv.bias": None}, {"conv.bias": np.zeros(3, "f4")}):

@@ -16,7 +16,7 @@ from torch import nn
 from portdet.backends import load_backend
 from portdet.errors import PortdetError
 from portdet.ranks import Place
-from portdet.session import Arrays, Batch, Group, Options, Recipe, StepValues
+from portdet.session import Arrays, Batch, Group, Options, Recipe, Source, StepValues
 
 # Smooth: no value of a ReLU falls on another side by another order of sums
 SOURCE = """
@@ -65,8 +65,7 @@ def batch_norm(rank: int, world: int) -> Arrays:
 def session_of(folder: Path, place: Place, mode: str) -> Any:
     from portdet_torch.session import TorchSession
 
-    source = folder / f"net{place.world}_{place.rank}.py"
-    source.write_text(SOURCE)
+    source = Source(SOURCE, folder / f"net{place.world}_{place.rank}.py")
     names = ["first.weight", "norm.weight", "norm.bias", "norm.running_mean", "norm.running_var", "second.weight",
              "second.bias"]  # fmt: skip
     trained = tuple(name for name in names if "running" not in name)

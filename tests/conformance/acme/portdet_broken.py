@@ -6,14 +6,13 @@ import os
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from portdet_acme import AcmeBackend
 
 from portdet.lower.text import Attrs
-from portdet.session import Array, Arrays, MethodCall, Options, Recipe, Session
+from portdet.session import Array, Arrays, MethodCall, Options, Recipe, Session, Source
 from portdet.shadow import Shadow
 from portdet_torch.target import TARGET
 
@@ -74,7 +73,7 @@ class BrokenBackend(AcmeBackend):
         return super().differentiate(call, options)
 
     def open_session(
-        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
+        self, source: Source, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
     ) -> Session:
         if FAULT == "dies":
             os.kill(os.getpid(), signal.SIGSEGV)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 
 from portdet.errors import PortdetError
-from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session
+from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session, Source
 from portdet_torch import TorchBackend
 from portdet_torch.target import TARGET
 
@@ -34,7 +33,7 @@ class AcmeBackend(TorchBackend):
     )
 
     def open_session(
-        self, source: Path, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
+        self, source: Source, class_name: str, recipe: Recipe, names: Mapping[str, str], options: Options
     ) -> Session:
         return super().open_session(source, class_name, recipe, names, on_device(options))
 
