@@ -23,7 +23,8 @@ from portdet.files import replacing, write_text
 from portdet.report import draw
 from portdet.train.journal import Journal
 from portdet.watch import state
-from tests.life.processes import ROOT, began, start, until
+from tests.life.processes import began, start
+from tests.patience import GUARD, ROOT, until
 
 HOLDS = """
 import multiprocessing, subprocess, sys, time
@@ -61,7 +62,7 @@ def test_a_killed_holder_holds_nothing_even_if_its_children_live(tmp_path: Path)
         children = [int(word) for word in (tmp_path / "pids").read_text().split()]
         try:
             holder.kill()  # not waited for: it may be a zombie, which holds nothing either
-            until(lambda: state(holder.pid) == "dead")
+            until(lambda: state(holder.pid) == "dead", "dead")
             assert [state(pid) for pid in children] == ["asleep"] * 2
             with alone_in(tmp_path):
                 assert (tmp_path / LOCK).exists()
@@ -99,7 +100,7 @@ while taken < 20:
         pass
 """
     processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT) for _ in range(8)]
-    assert [process.wait(300) for process in processes] == [0] * 8
+    assert [process.wait(GUARD) for process in processes] == [0] * 8
 
 
 @pytest.mark.parametrize("left", ["", "{}", '{"pid": 1}', "\x1b[31m", "[" * 4000, "x" * 100_000, "\0"])
@@ -225,9 +226,9 @@ def test_child_processes_watch_their_parents_folder(tmp_path: Path) -> None:
     folder.mkdir()
     module = "tests.life.writing_child"
     with alone_in(folder):
-        assert child.run_child(module, {"folder": str(folder), "gone": False}, timeout=300) == "written"
+        assert child.run_child(module, {"folder": str(folder), "gone": False}, timeout=GUARD) == "written"
         with pytest.raises(PortdetError, match="deleted, moved or replaced"):
-            child.run_child(module, {"folder": str(folder), "gone": True}, timeout=300)
+            child.run_child(module, {"folder": str(folder), "gone": True}, timeout=GUARD)
     assert not folder.exists()
 
 

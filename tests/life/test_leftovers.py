@@ -22,7 +22,8 @@ from portdet.report import draw, plots
 from portdet.train.journal import Journal
 from portdet.watch import state
 from portdet_convert.files import ckpt, darknet, npz, pdparams, pth, safetensors
-from tests.life.processes import began, start, until
+from tests.life.processes import began, start
+from tests.patience import until
 
 WRITES = """
 import sys, time
@@ -61,7 +62,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(tmp_pat
         with alone_in(tmp_path, said.append):
             assert (temporary.exists(), place.exists(), said) == (True, True, [])
         process.kill()
-        until(lambda: state(process.pid) == "dead")  # a zombie: nobody has waited for it
+        until(lambda: state(process.pid) == "dead", "dead")  # a zombie: nobody has waited for it
         with alone_in(tmp_path, said.append):
             assert (temporary.exists(), place.exists()) == (False, False)
     assert said == [

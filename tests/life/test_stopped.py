@@ -23,8 +23,9 @@ from portdet.session import Batch, StepResult, StepValues
 from portdet.train.interrupt import Interrupted
 from portdet.train.loop import Trainer
 from portdet.watch import Silence, state
-from tests.life.processes import GUARD, start, until
+from tests.life.processes import start
 from tests.life.slow_tasks import Task, large, slow
+from tests.patience import GUARD, until
 from tests.train.fakes import FakeLoader, FakeSession, files, score, settings
 
 WORDS = {"train_count": 12, "val_count": 4, "scene_size": 48, "batch": 4, "imgsz": 32, "workers": 1, "val_batch": 2}
@@ -51,11 +52,11 @@ def test_states_are_told_apart() -> None:
     with start("import time; print(flush=True); time.sleep(600)") as process:
         assert process.stdout is not None
         process.stdout.readline()
-        until(lambda: state(process.pid) == "asleep")
+        until(lambda: state(process.pid) == "asleep", "asleep")
         process.send_signal(signal.SIGSTOP)
-        until(lambda: state(process.pid) == "stopped")
+        until(lambda: state(process.pid) == "stopped", "stopped")
         process.kill()
-        until(lambda: state(process.pid) == "dead")  # a zombie as yet
+        until(lambda: state(process.pid) == "dead", "dead")  # a zombie as yet
     assert state(process.pid) == "dead"
 
 
@@ -93,9 +94,9 @@ def test_a_worker_stopped_in_the_middle_of_a_long_answer(tmp_path: Path) -> None
     passes = workers.run([Task(number) for number in range(4)])
     next(passes)
     (pid,) = pids(workers)
-    until(lambda: state(pid) == "asleep")
+    until(lambda: state(pid) == "asleep", "asleep")
     os.kill(pid, signal.SIGSTOP)
-    until(lambda: state(pid) == "stopped")
+    until(lambda: state(pid) == "stopped", "stopped")
     with pytest.raises(PortdetError, match="has been stopped"):
         list(passes)
     os.kill(pid, signal.SIGCONT)
@@ -243,7 +244,7 @@ def test_a_child_of_an_alignment_that_is_stopped_is_named() -> None:
     said: list[str] = []
     with start("import time; time.sleep(600)") as process, watch.watching("torch", process.pid, said.append):
         os.kill(process.pid, signal.SIGSTOP)
-        until(lambda: said)
+        until(lambda: said, "a line")
         os.kill(process.pid, signal.SIGCONT)
     assert f"torch (process {process.pid}, stopped) has given no sign of life" in said[0]
 
