@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.attack import mutated
 from tests.attack.outcome import Row
 
-ATTACKS: dict[str, tuple[Callable[[int], list[Row]], int]] = {}
+ATTACKS: dict[str, tuple[Callable[[int], list[Row]], int]] = {
+    "mutated": (mutated.attack, 9000),
+}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import tracemalloc
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +105,21 @@ def test_statistics_against_numpy(dtype: str, monkeypatch: pytest.MonkeyPatch) -
     assert found is not None
     assert (found.mean, found.std) == pytest.approx((values.mean(), values.std()))
     assert (found.least, found.greatest, found.nan, found.infinite) == (values.min(), values.max(), 0, 0)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("values", [(1e300, -1e300, 3e300), (1.7e308, 1.7e308), (1e200, 1.0), (1e-200, 3e-200)])
+def test_statistics_of_values_whose_squares_are_none(values: tuple[float, ...]) -> None:
+    """Against exact fractions. A mutated file had such values, and numpy's warning of an overflow was printed."""
+    found, exact = statistics(np.array(values)), [Fraction(value) for value in values]
+    mean = sum(exact, Fraction(0)) / len(exact)
+    deviation = max([abs(value - mean) for value in exact])  # of which the standard deviation is a share
+    share = math.sqrt(sum([float((value - mean) / (deviation or 1)) ** 2 for value in exact]) / len(exact))
+    assert found is not None
+    assert found.mean == pytest.approx(float(mean))
+    assert found.std == pytest.approx(float(deviation) * share, abs=1e-210)
+    assert (found.least, found.greatest) == (min(values), max(values))
+    assert gap(np.array(values), -np.array(values)) is not None
 
 
 def f4(*values: float) -> Array:

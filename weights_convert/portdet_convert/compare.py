@@ -11,6 +11,7 @@ import numpy as np
 from portdet_convert.files.source import BFLOAT16, Array, Arrays, as_float32, dtype_name
 
 _PIECE = 1 << 18
+_SQUARABLE = 1e140  # squares of larger float64 numbers, and sums of 10^18 of them, overflow; of the inverse, vanish
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,20 @@ def statistics(array: Array) -> Statistics | None:
             nan += int(np.isnan(piece).sum())
         if good.size:
             count += good.size
-            total += float(good.sum())
+            with np.errstate(over="ignore"):
+                total += float(good.sum())
             least, greatest = min(least, float(good.min())), max(greatest, float(good.max()))
     if not count:
         return Statistics(math.nan, math.nan, math.nan, math.nan, nan, flat.size - nan)
+    unit = 1.0
+    largest = max(-least, greatest)
+    if largest and not 1 / _SQUARABLE < largest < _SQUARABLE:  # a power of two: dividing by it is exact
+        unit = 2.0 ** min(math.frexp(largest)[1], 1023)
+        total = sum(float((_finite(piece) / unit).sum()) for piece in _pieces(flat))
     mean = total / count
-    squares = sum(float(np.square(_finite(piece) - mean).sum()) for piece in _pieces(flat))
-    return Statistics(mean, math.sqrt(squares / count), least, greatest, nan, flat.size - nan - count)
+    squares = sum(float(np.square(_finite(piece) / unit - mean).sum()) for piece in _pieces(flat))
+    deviation = math.sqrt(squares / count)
+    return Statistics(mean * unit, deviation * unit, least, greatest, nan, flat.size - nan - count)
 
 
 def gap(a: Array, b: Array, atol: float = 0.0, rtol: float = 0.0) -> Gap | None:
@@ -69,7 +77,7 @@ def gap(a: Array, b: Array, atol: float = 0.0, rtol: float = 0.0) -> Gap | None:
     count, worst, where, scale = 0, -1.0, 0, 0.0
     for number, (x, y) in enumerate(zip(_pieces(first), _pieces(second), strict=True)):
         scale = max(scale, float(np.abs(_finite(y)).max(initial=0.0)))
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             apart = np.abs(x - y)
         apart[(x == y) | (np.isnan(x) & np.isnan(y))] = 0.0
         apart[np.isnan(apart)] = math.inf
@@ -77,7 +85,8 @@ def gap(a: Array, b: Array, atol: float = 0.0, rtol: float = 0.0) -> Gap | None:
         if bitwise and a.dtype == b.dtype:
             differs = _bits(first, start) != _bits(second, start)
         else:
-            differs = ~(apart <= atol + rtol * np.abs(y))
+            with np.errstate(over="ignore"):
+                differs = ~(apart <= atol + rtol * np.abs(y))
         count += int(differs.sum())
         furthest = int(np.argmax(np.where(differs, apart, -1.0)))
         if differs[furthest] and apart[furthest] > worst:

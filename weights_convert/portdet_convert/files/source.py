@@ -42,7 +42,8 @@ def as_float32(array: Array) -> Array:
     """float16 and bfloat16 widened exactly, float64 rounded; float32 as it is."""
     if array.dtype == BFLOAT16:
         return (array.view("<u2").astype("<u4") << 16).view("<f4")
-    return np.asarray(array, dtype="<f4")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which `checks.finite` refuses
+        return np.asarray(array, dtype="<f4")
 
 
 def dtype_name(array: Array) -> str:
