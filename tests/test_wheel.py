@@ -43,6 +43,14 @@ def portdet(unpacked: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_it_holds_the_packages_alone(unpacked: Path) -> None:
+    """No tests, and none of the numbers and photographs that they need."""
+    packages = {"portdet", "portdet_torch", "portdet_mindspore", "portdet_paddle", "portdet_convert"}
+    names = {path.name for path in unpacked.iterdir()}
+    assert {name for name in names if not name.endswith(".dist-info")} == packages
+    assert sum(path.stat().st_size for path in unpacked.rglob("*")) < 5_000_000
+
+
 def test_help_and_the_shipped_configurations(unpacked: Path) -> None:
     shown = portdet(unpacked, "--help")
     assert shown.returncode == 0, shown.stderr
@@ -54,5 +62,5 @@ def test_help_and_the_shipped_configurations(unpacked: Path) -> None:
 def test_the_demo_s_command_runs(unpacked: Path) -> None:
     tiny = ["epochs=1", "train_count=4", "val_count=2", "batch=2", "imgsz=64", "scene_size=64", "workers=1"]
     done = portdet(unpacked, "align", "yolov3_scenes", "--backends", "torch", *tiny)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 2, done.stdout + done.stderr  # undecided: one backend has nothing to be compared with
     assert (unpacked.parent / "runs" / "align" / "yolov3_scenes" / "align.html").is_file()
