@@ -282,7 +282,7 @@ for line in sys.stdin:
 
 
 def test_bombs(tmp_path: Path) -> None:
-    """In a process with 3 GB of address space and 20 minutes of processor time: a crash or a hang there is none here."""
+    """In a process with 3 GB and 20 minutes of processor time: a crash or a hang there is no crash or hang here."""
     cases = bombs()
     for i, (data, _) in enumerate(cases.values()):
         (tmp_path / f"b{i}").write_bytes(data)
