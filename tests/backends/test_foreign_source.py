@@ -9,13 +9,14 @@ import pytest
 
 from tests.backends.foreign import plant
 from tests.backends.harness import below, require, run_child
+from tests.patience import GUARD
 
 
 @pytest.mark.parametrize("mode", ["eager", "compiled"])
 @pytest.mark.parametrize("backend", ["torch", "mindspore", "paddle"])
 def test_the_text_that_was_written_runs(backend: str, mode: str) -> None:
     require(backend)
-    found = run_child("foreign_child.py", backend, mode, timeout=600)
+    found = run_child("foreign_child.py", backend, mode, timeout=GUARD)
     clean, hostile = below(found, "clean"), below(found, "hostile")
     assert str(found["ran"]) == ""
     assert (bool(clean.pop("changed")), bool(hostile.pop("changed"))) == (False, True)

@@ -13,8 +13,6 @@ from safetensors.numpy import save_file
 
 from portdet.cli.__main__ import run
 
-pytest.importorskip("torch", reason="torch is not installed")
-
 TINY = ["yolov3_scenes", "train_count=4", "val_count=2", "batch=2", "scene_size=64", "imgsz=64", "workers=0",
         "threads=1", "max_steps=1"]  # fmt: skip
 

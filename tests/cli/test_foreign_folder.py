@@ -14,6 +14,7 @@ import pytest
 
 from tests.backends.foreign import compiled, plant
 from tests.backends.harness import ROOT, require
+from tests.patience import GUARD
 
 TINY = (
     "yolov3_scenes", "model.width=0.03125", "model.depths=[1,1,1,1,1]", "imgsz=64", "scene_size=64", "train_count=8",
@@ -56,7 +57,7 @@ def portdet(folder: Path, how: tuple[str, ...], *words: str) -> None:
     path = os.pathsep.join(map(str, (ROOT, ROOT / "backends", ROOT / "weights_convert")))
     done = subprocess.run(
         [sys.executable, *how, *words], cwd=folder, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
+        stderr=subprocess.STDOUT, text=True, timeout=GUARD, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
 
@@ -80,5 +81,7 @@ def test_a_compiled_source_would_have_run(tmp_path: Path) -> None:
     """What the test plants, imported as Python imports a file."""
     compiled(tmp_path / "__pycache__" / "model.cpython-311.pyc", tmp_path / "ran")
     (tmp_path / "model.py").write_text("x = 1\n")
-    subprocess.run([sys.executable, "-c", "import model"], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    subprocess.run(
+        [sys.executable, "-c", "import model"], cwd=tmp_path, capture_output=True, timeout=GUARD, check=False
+    )
     assert (tmp_path / "ran").exists()

@@ -10,8 +10,6 @@ import pytest
 
 from portdet.cli.__main__ import run
 
-pytest.importorskip("torch", reason="torch is not installed")
-
 SMALL = ["yolov3_scenes", "batch=2", "imgsz=64", "workers=0", "threads=1", "max_steps=1", "log_every=1"]
 SCENES = [*SMALL, "train_count=4", "val_count=2", "scene_size=64"]
 

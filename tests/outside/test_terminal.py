@@ -28,6 +28,7 @@ from portdet.report.align_tables import against_tables, console_table
 from portdet.report.ladder_data import LadderReport
 from portdet.report.progress import Progress
 from portdet.report.scores import score_table
+from tests.patience import GUARD
 
 ROOT = Path(__file__).parents[2]
 NAMES = [
@@ -164,7 +165,7 @@ def test_a_name_that_the_terminals_encoding_lacks(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("data: {names: [日本]}\n")
     done = subprocess.run(
         [sys.executable, "-m", "portdet", "show", "config", str(tmp_path / "c.yaml")],
-        capture_output=True, cwd=ROOT, timeout=300, check=True,
+        capture_output=True, cwd=ROOT, timeout=GUARD, check=True,
         env={**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )  # fmt: skip
     assert rb"\u65e5\u672c" in done.stdout
@@ -176,7 +177,7 @@ def test_little_address_space_is_said_in_words(limit: int, tmp_path: Path) -> No
     done = subprocess.run(
         ["bash", "-c", f'ulimit -v {limit}; exec "$@"', "-", sys.executable, "-m", "portdet", "train",
          "yolov3_scenes", f"project={tmp_path}"],
-        capture_output=True, text=True, cwd=ROOT, timeout=300, check=False,
+        capture_output=True, text=True, cwd=ROOT, timeout=GUARD, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )  # fmt: skip
     assert done.returncode == 1
