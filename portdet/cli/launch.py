@@ -26,8 +26,8 @@ import psutil
 from portdet import guard
 from portdet.alone import alone_in
 from portdet.backends import OWN, load_backend
-from portdet.console import say
 from portdet.child import environment
+from portdet.console import say
 from portdet.errors import PortdetError
 from portdet.files import write_text
 from portdet.ranks import ALONE, Launcher, Place, RankError, is_shared
