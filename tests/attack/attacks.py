@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.attack import mutated
+from tests.attack import kills, mutated
 from tests.attack.outcome import Row
 
 ATTACKS: dict[str, tuple[Callable[[int], list[Row]], int]] = {
+    "kills": (kills.attack, 45),
     "mutated": (mutated.attack, 9000),
 }
