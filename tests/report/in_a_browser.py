@@ -13,6 +13,7 @@ import pytest
 
 from portdet.report import align_page, ladder_page
 from tests.report.browser import Browser
+from tests.report.contrast import contrast
 from tests.report.ladder_case import rich
 
 ROWS = "[...document.querySelectorAll('#rows tbody tr')]"
@@ -114,17 +115,6 @@ def test_nothing_overflows_and_ink_stands_out(browser: Browser, path: Path, widt
             f"getComputedStyle(document.querySelector('main {selector}')).color.match(/\\d+/g).map(Number)"
         )
         assert contrast(colour, ground) > 4.5, selector  # WCAG AA for text
-
-
-def contrast(one: list[int], other: list[int]) -> float:
-    """WCAG 2.2's contrast ratio of two sRGB colours."""
-
-    def luminance(colour: list[int]) -> float:
-        parts = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
-        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
-
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_links_lead_to_their_sections(browser: Browser, path: Path) -> None:
