@@ -253,11 +253,6 @@ def _text(error: BaseException) -> str:
 
 def _end_with(launcher: int, starter: int) -> None:
     """A thread: end this process when its launcher or the one who started that is gone."""
-    while os.getppid() == launcher:
-        with suppress(PermissionError):
-            try:
-                os.kill(starter, 0)
-            except ProcessLookupError:
-                break
+    while os.getppid() == launcher and state(starter) != "dead":
         time.sleep(1)
     os._exit(1)
