@@ -158,6 +158,40 @@ def test_what_is_no_network(thin8: Path, edit: Edit, line: int | None, what: str
     assert error.value.where == str(thin8 / "yolov3_thin8.cfg") + (f", line {line}" if line else "")
 
 
+DOUBLED = "[route]\nlayers=-1,-1\n"
+LONG = "9" * 5000
+HOSTILE: dict[str, Edit] = {
+    "escapes in a key": in_layer(0, "filters=4", "\x1b[31m=1\n\x1b[31m=2"),
+    "escapes in a value": in_layer(0, "filters=4", "filters=\x1b[31m"),
+    "escapes in a line": in_layer(0, "filters=4", "\x1b]0;title\x07"),
+    "escapes in an activation": in_layer(0, "activation=leaky", "activation=\x1b[2J"),
+    "a long activation": in_layer(0, "activation=leaky", "activation=" + "x" * 100_000),
+    "a long key": in_layer(0, "filters=4", f"{'k' * 100_000}=1\n{'k' * 100_000}=2"),
+    "a long kind": in_layer(1, "[convolutional]", f"[{'x' * 100_000}]"),
+    "a number of 5000 digits": in_layer(0, "filters=4", f"filters={LONG}"),
+    "a number of 4000 digits": in_layer(0, "filters=4", f"filters={LONG[:4000]}"),
+    "a stride of 4000 digits": in_layer(1, "stride=2", f"stride={LONG[:4000]}"),
+    "classes of 4000 digits": in_layer(82, "classes=80", f"classes={LONG[:4000]}"),
+    "a mask of 100,000": in_layer(82, "mask = 6,7,8", "mask = " + "1," * 100_000 + "1"),
+    "layers of 100,000": in_layer(83, "-4", "-4," * 100_000 + "-4"),
+    "channels that double 20,000 times": lambda text: text.split("[yolo]")[0] + DOUBLED * 20_000,
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_what_is_said_of_a_hostile_cfg(thin8: Path, tmp_path: Path, case: str) -> None:
+    """An error that a person can read: no traceback, no megabyte, no terminal's command."""
+    path = thin8 / "yolov3_thin8.cfg"
+    path.chmod(0o644)
+    text = HOSTILE[case](path.read_text())
+    assert text != path.read_text()
+    path.write_text(text)
+    with pytest.raises(PortdetError) as error:
+        convert(thin8 / "yolov3_thin8.weights", tmp_path / "w.npz", cfg=path)
+    assert len(str(error.value)) < 1000
+    assert all(line.isprintable() for line in str(error.value).splitlines())
+
+
 @pytest.mark.parametrize(
     ("edit", "what"),
     [

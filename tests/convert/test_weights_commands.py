@@ -64,6 +64,33 @@ def test_names_that_look_like_markup(run: Run) -> None:
     assert line_of(run("diff", "v.safetensors", "w.safetensors"), "a[red].b")[1] == "values"
 
 
+STEERING = {
+    ":car:": ":car:",
+    "a\u202eb": "a\\u202eb",
+    "x\u2028y": "x\\u2028y",
+    "n\xa0b": "n\\xa0b",
+    "[b]z[/b]": "[b]z[/b]",
+}
+
+
+def test_names_that_would_steer_a_terminal_are_spelled_out(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    """Emoji codes, markup, other directions and line separators, in every table and line of every command."""
+    safetensors.write("v.safetensors", {name: f4(1, 2) for name in STEERING})
+    safetensors.write("w.safetensors", {name: f4(3, np.nan) for name in STEERING}, {"[b]key[/b]": "a\u202eb:car:"})
+    for words in (
+        ["weights", "show", "w.safetensors"], ["weights", "diff", "v.safetensors", "w.safetensors"],
+        ["convert", "v.safetensors", "-o", "out.npz", "-v"],
+    ):  # fmt: skip
+        portdet(words)
+        said = capfd.readouterr().out
+        assert all(line.isprintable() for line in said.splitlines())
+        assert all(shown in said for shown in STEERING.values()), said
+    portdet(["weights", "show", "w.safetensors"])
+    assert "[b]key[/b] a\\u202eb:car:" in capfd.readouterr().out
+    assert portdet(["convert", "w.safetensors", "-o", "out.npz"]) == 1
+    assert "tensor ':car:' is nan" in capfd.readouterr().err
+
+
 def test_show_as_json(run: Run) -> None:
     safetensors.write("w.safetensors", {"a": np.array([1, np.nan], np.float32), "b": np.full(2, np.nan, np.float32)})
     found = json.loads(run("show", "w.safetensors", "--json").output, parse_constant=pytest.fail)

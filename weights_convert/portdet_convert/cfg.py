@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from portdet.errors import PortdetError, nearest
+from portdet.outside import plain, shown
 from portdet_convert.files.source import Source
 
 Value = int | str | tuple[int, ...]
@@ -119,19 +120,29 @@ def _sections(path: Path) -> list[Section]:
         elif line:
             key, equals, value = (part.strip() for part in line.partition("="))
             if not equals or not key or not sections:
-                raise PortdetError(f"'{line[:80]}' is neither [layer] nor key=value", where=where)
+                raise PortdetError(f"{shown(line, 80)} is neither [layer] nor key=value", where=where)
             before = sections[-1].options.setdefault(key, (value, number))
             if before[0] != value:
-                raise PortdetError(f"'{key}' is {value} here and {before[0]} on line {before[1]}", where=where)
+                what = f"'{said(key)}' is {said(value)} here and {said(before[0])} on line {before[1]}"
+                raise PortdetError(what, where=where)
     if not sections or sections[0].kind != "net":
         raise PortdetError("does not begin with [net]", where=str(path), fix="give the network's .cfg file")
     return sections
 
 
+def said(value: Value) -> str:
+    """A key or value of the file, bounded."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value[:30])) + (",..." if len(value) > 30 else "")
+    return plain(value[:40]) if isinstance(value, str) else str(value)
+
+
 def _known(section: Section, where: str) -> None:
     if section.kind not in _DEFAULTS:
         raise PortdetError(
-            f"layers of kind [{section.kind}] are not understood", where=where, fix=nearest(section.kind, _DEFAULTS)
+            f"layers of kind [{plain(section.kind[:80])}] are not understood",
+            where=where,
+            fix=nearest(section.kind[:80], _DEFAULTS),
         )
 
 
@@ -143,27 +154,37 @@ def _options(path: Path, section: Section) -> dict[str, Value]:
             text, line = section.options[key]
             try:
                 if isinstance(default, tuple):
-                    found[key] = tuple(int(part) for part in text.split(",") if part.strip())
+                    found[key] = tuple(_whole(part) for part in text.split(",") if part.strip())
                 elif isinstance(default, int):
-                    found[key] = int(text)
+                    found[key] = _whole(text)
                 else:
                     found[key] = text
             except ValueError:
                 raise PortdetError(
-                    f"{key}={text[:40]} in [{section.kind}] is not a whole number", where=f"{path}, line {line}"
+                    f"{key}={said(text)} in [{section.kind}] is not a whole number", where=f"{path}, line {line}"
                 ) from None
     for key in _FOREIGN:
         text, line = section.options.get(key, ("0", section.line))
         if text not in ("0", "none"):
-            raise PortdetError(f"{key}={text} in [{section.kind}] is not supported", where=f"{path}, line {line}")
+            raise PortdetError(f"{key}={said(text)} in [{section.kind}] is not supported", where=f"{path}, line {line}")
     return found
+
+
+def _whole(text: str) -> int:
+    """A number of 40 bits: of larger ones the products and sums could not even be printed. Raises ValueError."""
+    value = int(text)
+    if value.bit_length() > 40:
+        raise ValueError
+    return value
 
 
 def _number(path: Path, section: Section, options: Mapping[str, Value], key: str) -> int:
     value = options[key]
     if not isinstance(value, int) or not 1 <= value <= _MOST:
         line = section.options.get(key, ("", section.line))[1]
-        raise PortdetError(f"{key}={value} in [{section.kind}] is not a number from 1 on", where=f"{path}, line {line}")
+        raise PortdetError(
+            f"{key}={shown(value)} in [{section.kind}] is not a number from 1 on", where=f"{path}, line {line}"
+        )
     return value
 
 
@@ -187,6 +208,8 @@ def _layer(network: Network, section: Section) -> Layer:
             cout = sum(layer.cout for layer in sources) // _number(network.path, section, options, "groups")
         elif any(layer.cout != cin for layer in sources):
             raise network.error(f"[shortcut] adds {sources[0].cout} channels to {cin}", lines[key])
+    if cout > _MOST:
+        raise network.error(f"layer {number}, [{section.kind}], has more than {_MOST} channels", section.line)
     return Layer(number, section.kind, lines, cin, cout, options)
 
 
@@ -196,7 +219,7 @@ def _sources(network: Network, section: Section, options: Mapping[str, Value], k
     assert isinstance(named, tuple)
     found = [index if index >= 0 else here + index for index in named]
     if not found or not all(0 <= index < here for index in found):
-        said = ",".join(map(str, named)) or "nothing"
+        them = said(named) or "nothing"
         line = section.options.get(key, ("", section.line))[1]
-        raise network.error(f"[{section.kind}] of layer {here} names {said}, which is no layer before it", line)
+        raise network.error(f"[{section.kind}] of layer {here} names {them}, which is no layer before it", line)
     return [network.layers[index] for index in found]

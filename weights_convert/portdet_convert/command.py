@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from portdet.config import load, read_files
-from portdet.console import console
+from portdet.console import console, say
 from portdet.errors import PortdetError
 from portdet.files import distinct
 from portdet.models.registry import fields_of, section_of
@@ -22,7 +22,7 @@ from portdet_convert.files import FORMATS
 from portdet_convert.files.source import Arrays
 from portdet_convert.proof import installed, prove
 from portdet_convert.proof_model import Fit, fit
-from portdet_convert.report import Report, say
+from portdet_convert.report import Report
 from portdet_convert.rules import UnknownModel
 
 _EXTENSION = {"darknet": ".weights", **{name: f".{name}" for name in FORMATS if name != "darknet"}}
@@ -98,7 +98,7 @@ def convert(
     if verbose:
         console().print(done.table())
     for line in (done.summary(), *done.notes):
-        say(console(), line)
+        say(line)
 
 
 def _beside(src: Path, to: str | None) -> Path:
@@ -117,7 +117,7 @@ def _prove(
     done.check = proof.facts()
     console().print(proof.table())
     for line in proof.lines():
-        say(console(), line)
+        say(line)
     if report is not None:
         done.save(report)
     proof.require(str(output))

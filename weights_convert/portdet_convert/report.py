@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from portdet.console import cell
 from portdet.files import write_text
-from portdet.outside import plain, plain_lines
 from portdet_convert.files.source import BFLOAT16
 
 
@@ -74,9 +72,9 @@ class Report:
         table = Table("source", "target", "shape", "dtype", "transform", "sha256")
         for row in self.rows:
             dtype = row.dtype if row.dtype == row.target_dtype else f"{row.dtype} -> {row.target_dtype}"
-            table.add_row(text(row.source), text(row.target), str(row.shape), dtype, row.transform, row.checksum)
+            table.add_row(cell(row.source), cell(row.target), str(row.shape), dtype, row.transform, row.checksum)
         for name, reason in self.skipped.items():
-            table.add_row(text(name), f"skipped: {reason}")
+            table.add_row(cell(name), f"skipped: {reason}")
         return table
 
     def summary(self) -> str:
@@ -96,16 +94,6 @@ class Report:
 
     def _bytes(self) -> int:
         return sum(row.nbytes for row in self.rows)
-
-
-def text(name: str) -> Text:
-    """A name from a file for a table: no markup, no emoji, nothing that steers a terminal."""
-    return Text(plain(name))
-
-
-def say(screen: Console, line: str) -> None:
-    """Print a line that may hold names from a file, as it is."""
-    screen.print(Text(plain_lines(line)), soft_wrap=True)
 
 
 def counted(reasons: Iterable[str]) -> str:

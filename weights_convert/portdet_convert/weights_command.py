@@ -13,9 +13,9 @@ from typing import Any
 import click
 from rich.table import Table
 
-from portdet.console import console
+from portdet.console import cell, console, say
 from portdet.errors import PortdetError
-from portdet.outside import LONGEST_SHOWN, plain_lines
+from portdet.outside import LONGEST_SHOWN
 from portdet.train.checkpoint import held
 from portdet_convert import aliases, checks, models, yolov3_cfg
 from portdet_convert.command import sizes_of
@@ -23,7 +23,6 @@ from portdet_convert.compare import gap, statistics
 from portdet_convert.convert import checksum
 from portdet_convert.files import WeightsFile, open_weights
 from portdet_convert.files.source import Array, Arrays, dtype_name
-from portdet_convert.report import say, text
 
 MOST_ROWS = 2000  # of a table: a row takes 1 ms, and the largest detectors have 1000 tensors
 MOST_REMARKS = 8  # of a file, in a line
@@ -60,12 +59,11 @@ def show(file: Path, model: str | None, cfg: Path | None, as_json: bool) -> None
     for row in rows[:MOST_ROWS]:
         numbers = ("" if row[key] is None else f"{row[key]:.4g}" for key in ("mean", "std", "least", "greatest"))
         counts = ("" if row[key] is None else str(row[key]) for key in ("nan", "infinite"))
-        cells = (text(row["name"]), str(row["shape"]), row["dtype"], *numbers, *counts, row["sha256"])
+        cells = (cell(row["name"]), str(row["shape"]), row["dtype"], *numbers, *counts, row["sha256"])
         table.add_row(*cells, style="red" if _bad(row) else "")
-    screen = console()
-    screen.print(table)
+    console().print(table)
     for line in _summary(file, found, rows):
-        say(screen, line)
+        say(line)
 
 
 def _checksums(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
@@ -128,7 +126,7 @@ def diff(
     try:
         first, second, naming = _by_name(_open(a, model, cfg), _open(b, model, cfg))
     except PortdetError as error:
-        click.echo(plain_lines(f"error: {error}"), err=True)
+        say(f"error: {error}", err=True)
         context.exit(3)
     table = Table("name", "difference", "values", "largest", "relative", "at")
     names = [*first, *(name for name in second if name not in first)]
@@ -139,15 +137,14 @@ def diff(
         if cells:
             differ += 1
             if differ <= MOST_ROWS:
-                table.add_row(text(name), *cells)
+                table.add_row(cell(name), *cells)
             worst = max(worst, (absolute, name), key=lambda item: item[0])
-    screen = console()
     if differ:
-        screen.print(table)
+        console().print(table)
     if differ > MOST_ROWS:
-        say(screen, f"the first {MOST_ROWS} that differ")
+        say(f"the first {MOST_ROWS} that differ")
     largest = f"; the largest difference is {worst[0]:.3g}, in {worst[1]}" if worst[0] >= 0 else ""
-    say(screen, f"{differ} of {len(names)} tensors differ{largest}{naming}")
+    say(f"{differ} of {len(names)} tensors differ{largest}{naming}")
     context.exit(1 if differ else 0)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from portdet.errors import PortdetError
 from portdet_convert import cfg, yolov3
-from portdet_convert.cfg import Layer, Network, Value
+from portdet_convert.cfg import Layer, Network, Value, said
 from portdet_convert.files.darknet import Conv
 
 Expected = tuple[str, dict[str, Value], Conv | None]
@@ -137,16 +137,12 @@ def _compare(network: Network, layer: Layer, wanted: Expected | None, exact: boo
     for key, value in options.items():
         if layer.options[key] != value and (exact or key != "filters"):
             raise network.error(
-                f"{where}, [{kind}], has {key}={_text(layer.options[key])}, YOLOv3-DarkNet53 has {_text(value)} there",
+                f"{where}, [{kind}], has {key}={said(layer.options[key])}, YOLOv3-DarkNet53 has {said(value)} there",
                 layer.line(key),
                 fix=_FIX,
             )
     if exact and conv and layer.cin != conv.cin:
         raise network.error(f"{where} takes {layer.cin} channels, not {conv.cin}", layer.line(), fix=_FIX)
-
-
-def _text(value: Value) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 @dataclass
@@ -194,9 +190,9 @@ def _notes(network: Network, convs: Sequence[Conv], why: str) -> Iterator[str]:
     else:
         classes = "the backbone alone" if head.norm else f"{head.cout // 3 - 5} classes"
     yield (
-        f"layers from {network.path}{why}: {len(convs)} convolutions, depths {_text(tuple(depths))}, channels "
-        f"{_text(tuple(channels))}, {classes}, input {network.size[2]}x{network.size[1]}"
+        f"layers from {network.path}{why}: {len(convs)} convolutions, depths {said(tuple(depths))}, channels "
+        f"{said(tuple(channels))}, {classes}, input {network.size[2]}x{network.size[1]}"
     )
     anchors = next((layer.options["anchors"] for layer in network.layers if layer.kind == "yolo"), None)
     if head.name.startswith("backblock") and anchors != tuple(yolov3.ANCHORS):
-        yield f"its anchors are not YOLOv3's: set model.anchors to {_text(anchors or ())}"
+        yield f"its anchors are not YOLOv3's: set model.anchors to {said(anchors or ())}"

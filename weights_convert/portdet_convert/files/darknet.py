@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from portdet.errors import PortdetError
+from portdet.outside import shown
 from portdet_convert.files.output import replacing
 from portdet_convert.files.source import Arrays, Source, little, raw, reader
 
@@ -71,7 +72,7 @@ class Header:
             found = cls(*values)
             if found.seen < 2 ** (64 if found.layout.endswith("Q") else 32):
                 return found
-        raise PortdetError(f"its remark on darknet's header is '{text[:80]}', which is none")
+        raise PortdetError(f"its remark on darknet's header is {shown(text, 80)}, which is none")
 
     def pack(self) -> bytes:
         """The header's bytes: 20, or 16 before version 0.2."""

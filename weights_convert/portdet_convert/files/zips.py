@@ -6,6 +6,7 @@ import struct
 import zipfile
 import zlib
 
+from portdet.outside import shown
 from portdet_convert.files.remarks import unpack
 from portdet_convert.files.source import Source
 
@@ -86,7 +87,7 @@ def _content(source: Source, info: zipfile.ZipInfo) -> tuple[memoryview, int]:
     own = bytes(source.bytes(at + 30, name, what))
     names = (info.orig_filename.encode(), info.orig_filename.encode("cp437", "ignore"))  # zip's two encodings
     if bytes(head[:4]) != b"PK\3\4" or own not in names:
-        raise source.error(f"{what} has a header of its own that says otherwise: {own[:80]!r}", at)
+        raise source.error(f"{what} has a header of its own that says otherwise: {shown(own[:80])}", at)
     start = at + 30 + name + extra
     return source.bytes(start, info.compress_size, what), start
 
