@@ -205,6 +205,7 @@ def below(folder: Path, name: str, what: str, fix: str = "") -> Path:
         "is empty" if not parts
         else "is absolute" if name.startswith(("/", "\\"))
         else "climbs out of its folder" if ".." in parts
+        else "has a part of over 255 bytes" if any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in parts)
         else "holds control characters" if CONTROLS.search(name)
         else ""
     )  # fmt: skip

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.attack import kills, mutated
+from tests.attack import hostile, kills, mutated
 from tests.attack.outcome import Row
 
 ATTACKS: dict[str, tuple[Callable[[int], list[Row]], int]] = {
     "kills": (kills.attack, 45),
     "mutated": (mutated.attack, 9000),
+    "hostile": (hostile.attack, 10_000),
 }

@@ -64,7 +64,7 @@ def _nest(container: Any, key: Any, value: Any) -> None:
 def _retype(container: Any, key: Any, value: Any) -> None:
     node = container[key]
     if isinstance(node, bool | int | float):
-        container[key] = str(node) if isinstance(value, str) else node + 0.5 if isinstance(value, float) else -node
+        container[key] = str(node)[:5000] if isinstance(value, str) else 0.5 if isinstance(value, float) else -node
     elif isinstance(node, str):
         container[key] = [node] if isinstance(value, list) else {node: node} if isinstance(value, dict) else node * 3
     elif isinstance(node, list):
