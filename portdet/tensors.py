@@ -27,25 +27,29 @@ DTYPES = {
 }  # fmt: skip
 
 
-def write(path: str | Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
-    """Write the tensors in the order of their names, of wide types first, so that each is aligned.
+def write(
+    path: str | Path,
+    arrays: Mapping[str, NDArray[Any]],
+    metadata: Mapping[str, str] | None = None,
+    dtypes: Mapping[np.dtype[Any], str] = DTYPES,
+) -> None:
+    """Write the tensors in the given order behind a header padded to 8 bytes, so that float64 data is aligned.
 
-    Raises PortdetError for a dtype that the format lacks, and where the disk or folder refuses.
+    dtypes: the format's name of each little-endian dtype. Raises PortdetError for another dtype, and where the disk or
+    folder refuses.
     """
     table: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    little = {name: np.asarray(array) for name, array in arrays.items()}
-    little = {name: array.astype(array.dtype.newbyteorder("<"), copy=False) for name, array in little.items()}
-    order = sorted(little, key=lambda name: (-little[name].dtype.itemsize, name))
     end = 0
-    for name in order:
-        array = little[name]
-        if array.dtype not in DTYPES:
-            raise PortdetError(f"tensor '{name}': safetensors cannot hold {array.dtype}", where=str(path))
+    for name, array in arrays.items():
+        dtype = array.dtype.newbyteorder("<")
+        if dtype not in dtypes:
+            raise PortdetError(f"tensor '{name}': safetensors cannot hold {dtype}", where=str(path))
         place = [end, end := end + array.nbytes]
-        table[name] = {"dtype": DTYPES[array.dtype], "shape": list(array.shape), "data_offsets": place}
+        table[name] = {"dtype": dtypes[dtype], "shape": list(array.shape), "data_offsets": place}
     head = json.dumps(table, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(head)) + head)
-        for name in order:
-            file.write(np.ascontiguousarray(little[name]).reshape(-1).view(np.uint8).data)
+        for array in arrays.values():
+            row = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1)
+            file.write(row.view(np.uint8).data if row.size else b"")

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from portdet.errors import PortdetError
+from portdet import tensors
 from portdet.outside import shown
-from portdet_convert.files.output import check_names, replacing
+from portdet_convert.files.output import check_names
 from portdet_convert.files.remarks import MOST
-from portdet_convert.files.source import BFLOAT16, Array, Arrays, Contents, Source, little, raw, reader
+from portdet_convert.files.source import BFLOAT16, Array, Arrays, Contents, Source, reader
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "BF16": BFLOAT16,
@@ -110,17 +110,4 @@ def _tensor(source: Source, offset: int, size: int, entry: dict[str, Any], name:
 def write(path: str | Path, arrays: Arrays, remarks: dict[str, str] | None = None) -> None:
     """Write the tensors in the given order behind a header padded to 8 bytes, so that float64 data is aligned."""
     check_names(path, arrays, ("__metadata__",))
-    table: dict[str, Any] = {"__metadata__": remarks} if remarks else {}
-    position = 0
-    for name, array in arrays.items():
-        dtype = array.dtype.newbyteorder("<")
-        if dtype not in _NAMES:
-            raise PortdetError(f"tensor '{name}': safetensors cannot hold {dtype}", where=str(path))
-        offsets = [position, position := position + array.nbytes]
-        table[name] = {"dtype": _NAMES[dtype], "shape": list(array.shape), "data_offsets": offsets}
-    head = json.dumps(table, separators=(",", ":")).encode()
-    head += b" " * (-len(head) % 8)
-    with replacing(path) as file:
-        file.write(struct.pack("<Q", len(head)) + head)
-        for array in arrays.values():
-            file.write(raw(little(array)))
+    tensors.write(path, arrays, remarks, _NAMES)
