@@ -187,8 +187,19 @@ class EvalConfig(Section):
 
     conf: float = Field(0.001, ge=0, le=1, description="smallest score that is kept")
     nms: float = Field(0.5, gt=0, le=1, description="IoU above which the lower box is suppressed")
-    nms_kind: Literal["greedy", "diou", "matrix"] = Field(
-        "greedy", description="diou: distance IoU, LuoJiaNET's inference; matrix: decay of scores, PP-YOLO's"
+    nms_kind: Literal["greedy", "diou", "matrix", "multiclass"] = Field(
+        "greedy",
+        description="YOLOv3: greedy (mindspore-ai/models, darknet), diou: distance IoU, LuoJiaNET's inference; "
+        "PP-YOLO: matrix, decay of scores; both: multiclass, PaddleDetection's MultiClassNMS",
+    )
+    top_k: int = Field(
+        1000, ge=0, le=10_000_000, description="multiclass: best scores of a class that NMS looks at; 0: all"
+    )
+    objectness: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="YOLOv3: below it a prediction counts for nothing (Paddle's conf_thresh)",
     )
     matrix: Literal["ppdet", "miemiedetection"] = Field(
         "ppdet",
@@ -196,7 +207,13 @@ class EvalConfig(Section):
         "miemiedetection ranks by image and ends them at the edge",
     )
     pixel_offset: float = Field(1.0, ge=0, le=1, description="NMS: 1 counts both edge pixels of a box, 0 as darknet")
-    max_det: int = Field(100, ge=1, le=100_000, description="boxes per image and class that COCO's metric looks at")
+    max_det: int = Field(
+        100,
+        ge=1,
+        le=100_000,
+        description="boxes per image and class that COCO's metric looks at; matrix and "
+        "multiclass keep as many per image",
+    )
     evaluator: Literal["pycocotools", "hotcoco"] = Field("pycocotools", description="hotcoco: same bits, faster")
     every: int = Field(1, ge=1, le=1_000_000, description="epochs between validations")
     start: int = Field(1, ge=1, le=1_000_000, description="first epoch that is validated")

@@ -13,6 +13,7 @@ from portdet.config import Config, find, load, resolved
 from portdet.console import say
 from portdet.errors import PortdetError, nearest
 from portdet.models import Detector
+from portdet.models.registry import check
 from portdet.outside import file_name, parse_json, plain, shown
 from portdet.session import Arrays
 
@@ -41,6 +42,7 @@ def open_run(target: str, weights: Path | None, overrides: Sequence[str]) -> tup
             )
         _there(weights)
         config = load(target, tuple(overrides))
+    check(config)
     say_alone(config)
     return config, weights
 

@@ -45,7 +45,7 @@ def command(
     from portdet.errors import PortdetError
     from portdet.models.registry import check
     from portdet.train.earlier import make_room
-    from portdet.train.folder import made, run_folder
+    from portdet.train.folder import made, new_folder
 
     if resume is not None:
         if config is not None:
@@ -59,9 +59,10 @@ def command(
     check(values)
     t = values.train
     place = find_place(t.backend)
-    with as_rank(place):
-        if folder is None and place.first:
-            folder = run_folder(t.project, "train", t.name, exist_ok=t.exist_ok)
+    with as_rank(place), ExitStack() as stack:
+        if resume is None and place.first:
+            run = new_folder(t.project, "train", t.name, exist_ok=t.exist_ok, begun="weights", given=folder)
+            folder = stack.enter_context(run)
         if place.world == 1 < t.devices:
             assert folder is not None
             with alone_in(made(folder)):  # what would be refused is, before any rank starts

@@ -57,26 +57,30 @@ def level_loss(
     ignore_all: bool,
     box_weight: float,
     size_loss: SizeLoss,
+    scores: Any = None,
 ) -> Any:
     """The terms xy, wh, objectness, class of one level (4,): sums over the batch, over the batch size.
 
     Box terms weigh box_weight * (2 - w * h) (shares of the image); that of width and height is half the square of the
-    error, or its size (ppdet). A cell without a box counts as background unless its
+    error, or its size (ppdet). scores (B, T): what a box weighs in all terms, and its cell in objectness; one of 0 asks
+    for nothing. A cell without a box counts as background unless its
     prediction overlaps a box of this level (ignore_all: any box) by ignore_threshold or more.
     """
     raw = rows(head, classes + 5)
     flat = ops.reshape(raw, shape=(raw.shape[0], -1, classes + 5))
-    row, winner, offset, targets = assign(head, place, best, labels, valid, first, classes, label_smooth)
+    taken = valid if scores is None else ops.logical_and(valid, ops.greater(scores, 0.0))
+    row, winner, offset, targets = assign(head, place, best, labels, taken, first, classes, label_smooth)
     picked = ops.gather(flat, row)
     truth = ops.cast(place, dtype="float")
     hit = ops.cast(winner, dtype="float")[:, :, None]
-    weight = hit * (2.0 - truth[..., 2:3] * truth[..., 3:4])
+    share = hit if scores is None else hit * scores[:, :, None]
+    weight = share * (2.0 - truth[..., 2:3] * truth[..., 3:4])
     if box_weight != 1:
         weight = weight * box_weight
     error = log_size - picked[..., 2:4]
     xy = ops.bce_with_logits(picked[..., 0:2], offset) * weight
     wh = (ops.abs(error) if size_loss == "absolute" else error * error * 0.5) * weight
-    category = ops.bce_with_logits(picked[..., 5:], targets) * hit
+    category = ops.bce_with_logits(picked[..., 5:], targets) * share
 
     counted = ops.cast(valid, dtype="float")[:, :, None] if ignore_all else hit
     boxes = decode(ops.stop_gradient(raw), images, anchors)
@@ -84,7 +88,8 @@ def level_loss(
     free = ops.cast(ops.less(ops.max(overlap, axis=2), ignore_threshold), dtype="float")
     place_of = ops.equal(ops.iota(row, length=flat.shape[1])[:, None], row[:, None, :])
     found = ops.cast(ops.logical_and(place_of, winner[:, None, :]), dtype="float")
+    due = None if scores is None else ops.max(found * scores[:, None, :], axis=2)
     found = ops.max(found, axis=2)
-    objectness = ops.bce_with_logits(flat[..., 4], found) * (found + (1.0 - found) * free)
+    objectness = ops.bce_with_logits(flat[..., 4], found) * ((found if due is None else due) + (1.0 - found) * free)
     terms = [ops.sum(term, axis=None) for term in (xy, wh, objectness, category)]
     return ops.stack(terms, axis=0) / head.shape[0]

@@ -21,7 +21,7 @@ from portdet.models.backbones.resnet_vd import Kind, ResNetVd
 from portdet.models.necks.blocks import BLOCK, CoordRange
 from portdet.models.necks.ppyolo_fpn import PPYOLOFPN
 from portdet.models.necks.ppyolo_pan import PPYOLOPAN
-from portdet.postprocess import ppyolo
+from portdet.postprocess import multiclass, ppyolo
 from portdet.postprocess.detections import Detections
 from portdet.postprocess.matrix_nms import CONVENTIONS, MatrixNms, matrix_nms
 from portdet.section import AnchorSides, Depth, Deviation, Mean, Section
@@ -196,11 +196,18 @@ STAGES = (
 latter's `resnet_vb` counts the stem as 1 and res2 as 2: its freeze_at is ours plus 2.)"""
 
 
-def detections(predictions: Array, sizes: Array, config: RunConfig) -> list[Detections]:
-    """Boxes in the pixels of the original images. predictions: what `PPYOLO.predict` returns; sizes (B, 2): (w, h)."""
-    settings = config.eval
+def check(config: RunConfig) -> None:
+    """Raise for what `detections` cannot do."""
     if config.data.resize == "letterbox":
         raise PortdetError(f"data.resize = '{config.data.resize}' is not PP-YOLO's", fix="set it to stretch_cubic")
+    if (kind := config.eval.nms_kind) not in ("matrix", "multiclass"):
+        raise PortdetError(f"eval.nms_kind = '{kind}' is not PP-YOLO's", fix="set it to matrix or multiclass")
+
+
+def detections(predictions: Array, sizes: Array, config: RunConfig) -> list[Detections]:
+    """Boxes in the pixels of the original images. predictions: what `PPYOLO.predict` returns; sizes (B, 2): (w, h)."""
+    check(config)
+    settings = config.eval
     if settings.nms_kind == "matrix":
         shared = {"score_threshold": settings.conf, "post_threshold": settings.conf, "keep": settings.max_det}
         options = MatrixNms(**{**shared, **CONVENTIONS[settings.matrix]})
@@ -208,13 +215,4 @@ def detections(predictions: Array, sizes: Array, config: RunConfig) -> list[Dete
         if settings.matrix == "miemiedetection":
             return ppyolo.detections(predictions, sizes, suppress, last=0.0)
         return ppyolo.detections(predictions, ppyolo.truncated(sizes, config.data.imgsz), suppress)
-    if settings.nms_kind == "greedy":
-        suppress = partial(
-            ppyolo.multiclass_nms,
-            score_threshold=settings.conf,
-            threshold=settings.nms,
-            keep=settings.max_det,
-            pixel_offset=settings.pixel_offset,
-        )
-        return ppyolo.detections(predictions, sizes, suppress)
-    raise PortdetError(f"eval.nms_kind = '{settings.nms_kind}' is not PP-YOLO's", fix="set it to matrix or greedy")
+    return ppyolo.detections(predictions, ppyolo.truncated(sizes, config.data.imgsz), multiclass.of(settings))

@@ -96,12 +96,14 @@ def fields_of(section: Mapping[str, Any]) -> Any:
 
 
 def check(config: RunConfig) -> None:
-    """Raise for a model that does not exist, for its wrong fields and for sizes that it cannot take. Builds nothing."""
+    """Raise for a model that does not exist, for its wrong fields, for sizes that it cannot take and for an
+    eval section that is not its own. Builds nothing."""
     module = _module(config.model)
     _check(module.Config, config.model)
     for key, sides in (("imgsz", [config.data.imgsz]), ("sizes", config.data.sizes)):
         for side in sides:
             _check_side(module, key, side)
+    module.check(config)
 
 
 def _module(section: Mapping[str, Any]) -> ModuleType:

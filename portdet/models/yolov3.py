@@ -1,8 +1,10 @@
-"""YOLOv3-DarkNet53 (Redmon and Farhadi 2018), in the two forms that are published.
+"""YOLOv3-DarkNet53 (Redmon and Farhadi 2018), in the three forms that are published.
 
 `mindspore`: mindspore-ai/models `official/cv/YOLOv3` and LuoJiaNET: ReLU backbone, padding at bottom and right,
 whole-pixel centres, ImageNet normalisation. `darknet`: pjreddie and AlexeyAB darknet: leaky ReLU, symmetric padding,
-images divided by 255. A profile is a set of defaults; every field may be set alone.
+images divided by 255. `ppdet`: PaddleDetection: darknet's network on images normalised as ImageNet's, boxes of mixed
+images weighed, and the error of width and height itself in place of half its square. A profile is a set of defaults;
+every field may be set alone.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from pydantic import Field, model_validator
 from portdet import ops
 from portdet.assign.yolov3 import Anchors, box_targets
 from portdet.config import Config as RunConfig
+from portdet.errors import PortdetError
 from portdet.losses.yolov3 import SizeLoss, level_loss, level_predictions
 from portdet.models.backbones.darknet import DarkNet
 from portdet.models.layers import ConvNorm, Padding, Variance
-from portdet.postprocess import yolov3
+from portdet.postprocess import multiclass, ppyolo, yolov3
 from portdet.postprocess.detections import Detections
 from portdet.section import AnchorSides, Depth, Deviation, Mean, Section
 from portdet.session import Array
@@ -43,6 +46,17 @@ PROFILES: dict[str, dict[str, Any]] = {
         "mean": (0.0, 0.0, 0.0),
         "std": (1.0, 1.0, 1.0),
     },
+    "ppdet": {
+        "activation": "leaky_relu",
+        "padding": "symmetric",
+        "backbone_momentum": 0.1,
+        "round_centres": False,
+        "ignore_boxes": "all",
+        "size_loss": "absolute",
+        "mixed": True,
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+    },
 }
 
 ANCHORS: Anchors = (
@@ -54,7 +68,7 @@ class Config(Section):
     """Fields of the model; those left out come from the profile."""
 
     name: Literal["yolov3"] = "yolov3"
-    profile: Literal["mindspore", "darknet"] = "mindspore"
+    profile: Literal["mindspore", "darknet", "ppdet"] = "mindspore"
     classes: int = Field(80, ge=1, le=100_000)
     width: float = Field(1.0, gt=0, le=16, description="factor on all channels; 0.125 is the tiny variant")
     depths: tuple[Depth, Depth, Depth, Depth, Depth] = Field(
@@ -77,6 +91,7 @@ class Config(Section):
         1.0, gt=0, le=1e6, description="factor on the terms xy and wh; AlexeyAB's iou_normalizer 0.75"
     )
     size_loss: SizeLoss = Field("squared", description="width and height: half the squared error; absolute in ppdet")
+    mixed: bool = Field(False, description="boxes weigh what their image does in a mixture: augment.kind=ppyolo")
     label_smooth: Annotated[float, Field(ge=0, lt=1)] | Literal["ppdet"] = Field(
         0.0, description="0.1 where the original's label_smooth is on; ppdet: min(1 / classes, 1 / 40)"
     )
@@ -148,6 +163,10 @@ class YOLOv3(Module):
 
         'loss' is their sum; 'xy', 'wh', 'obj', 'cls' split it by term, 'big', 'medium', 'small' by level.
         """
+        return self.summed(images, boxes, labels, valid, None)
+
+    def summed(self, images: Any, boxes: Any, labels: Any, valid: Any, scores: Any) -> dict[str, Any]:
+        """The losses, of boxes that weigh `scores` (None: all the same)."""
         s = self.settings
         place, log_size, best = box_targets(boxes, images, s.anchors, s.round_centres)
         levels = []
@@ -156,6 +175,7 @@ class YOLOv3(Module):
                 head, images, place, log_size, best, labels, valid,
                 first, s.anchors[first : first + 3], s.classes, s.label_smooth,
                 s.ignore_threshold, s.ignore_boxes == "all", s.box_weight, s.size_loss,
+                *(() if scores is None else (scores,)),
             )  # fmt: skip
             levels.append(level)
         big, medium, small = levels
@@ -177,9 +197,17 @@ class YOLOv3(Module):
         return ops.concat(parts, axis=1)
 
 
+class MixedYOLOv3(YOLOv3):
+    """Whose boxes weigh what their image does in a mixture of two."""
+
+    def loss(self, images: Any, boxes: Any, labels: Any, valid: Any, scores: Any) -> dict[str, Any]:  # type: ignore[override]
+        """As of `YOLOv3`, with scores (B, T): 1 where no two images are mixed."""
+        return self.summed(images, boxes, labels, valid, scores)
+
+
 def build(config: Config) -> Module:
     """The spec of a configuration."""
-    return YOLOv3(config)
+    return MixedYOLOv3(config) if config.mixed else YOLOv3(config)
 
 
 STRIDE = 32
@@ -189,17 +217,31 @@ HEAD = ("backblock0.conv6", "backblock1.conv6", "backblock2.conv6")
 """Weights whose shape depends on the number of classes."""
 
 
+def check(config: RunConfig) -> None:
+    """Raise for what `detections` cannot do."""
+    if config.eval.nms_kind == "matrix":
+        raise PortdetError("eval.nms_kind = 'matrix' is not YOLOv3's", fix="set it to greedy, diou or multiclass")
+
+
 def detections(predictions: Array, sizes: Array, config: RunConfig) -> list[Detections]:
-    """Boxes in the pixels of the original images. predictions: what `YOLOv3.predict` returns; sizes (B, 2): (w, h)."""
-    if config.data.resize == "letterbox":
+    """Boxes in the pixels of the original images. predictions: what `YOLOv3.predict` returns; sizes (B, 2): (w, h).
+
+    `eval.nms_kind=multiclass` is PaddleDetection's whole way from here: its image sizes, clipping and MultiClassNMS.
+    """
+    check(config)
+    settings, letterbox = config.eval, config.data.resize == "letterbox"
+    if letterbox:
         predictions = yolov3.without_border(predictions, sizes, config.data.imgsz)
-    settings = config.eval
+    predictions = yolov3.without_background(predictions, settings.objectness)
+    if settings.nms_kind == "multiclass":
+        seen = sizes if letterbox else ppyolo.truncated(sizes, config.data.imgsz)
+        return ppyolo.detections(yolov3.by_class(predictions), seen, multiclass.of(settings))
     return yolov3.detections(
         predictions,
         sizes,
         conf=settings.conf,
         nms_threshold=settings.nms,
         pixel_offset=settings.pixel_offset,
-        kind=settings.nms_kind,
+        kind="diou" if settings.nms_kind == "diou" else "greedy",
         limit=settings.max_det,
     )

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from portdet.errors import PortdetError
 from portdet.postprocess.detections import Detections
-from portdet.postprocess.nms import nms
 from portdet.session import Array
 
 Suppress = Callable[[Array, Array], Detections]
@@ -47,27 +46,3 @@ def truncated(sizes: Array, side: int) -> NDArray[np.int64]:
     """
     factor = (side / np.asarray(sizes, np.float64)).astype(np.float32)
     return (np.float32(side) / factor).astype(np.int64)
-
-
-def multiclass_nms(
-    boxes: Array,
-    scores: Array,
-    *,
-    score_threshold: float,
-    threshold: float,
-    top_k: int = 1000,
-    keep: int = 100,
-    pixel_offset: float = 0.0,
-) -> Detections:
-    """PaddleDetection's `MultiClassNMS` of one image: greedy NMS of each class's top_k scores over score_threshold,
-    then the `keep` best of all classes, best first. boxes (N, 4), scores (N, C)."""
-    by_class = scores.T
-    labels, anchors = np.nonzero(by_class > score_threshold)
-    score = scores[anchors, labels]
-    rank = np.argsort(-score, kind="stable")
-    best = np.sort(np.concatenate([rank[labels[rank] == label][:top_k] for label in range(scores.shape[1])]))
-    kept = nms(
-        boxes[anchors[best]], score[best], labels[best], threshold=threshold, pixel_offset=pixel_offset, limit=keep
-    )
-    kept = best[kept[:keep]]
-    return Detections(boxes[anchors[kept]], score[kept], labels[kept].astype(np.int64))

@@ -27,7 +27,7 @@ def detections(
     conf: float = 0.001,
     nms_threshold: float = 0.5,
     pixel_offset: float = 1.0,
-    kind: Kind | Literal["matrix"] = "greedy",
+    kind: Kind = "greedy",
     limit: int = 0,
     clip: Clip = "corner",
     multi_label: bool = False,
@@ -39,16 +39,13 @@ def detections(
     Score = objectness * class probability; what is below `conf` goes. `multi_label` makes a box of every class that
     reaches `conf`, not only of the best one. `limit` > 0: at most that many boxes per image and class.
     `clip="corner"` moves the left and top edge to 0 at least and cuts width and height to the image's; so a box may
-    still pass the right or bottom edge, as in the original. Raises PortdetError for other shapes, and for matrix NMS,
-    which is PP-YOLO's.
+    still pass the right or bottom edge, as in the original. Raises PortdetError for other shapes.
     """
     if decoded.ndim != 3 or decoded.shape[2] < 6 or sizes.shape != (len(decoded), 2):
         raise PortdetError(
             f"expected decoded (B, N, 5+classes) and sizes (B, 2), got {decoded.shape} and {sizes.shape}",
             fix="pass the model's decoded output and one (width, height) per image",
         )
-    if kind == "matrix":
-        raise PortdetError("matrix NMS is not YOLOv3's", fix="set eval.nms_kind to greedy or diou")
     found = []
     for rows, size in zip(decoded, sizes, strict=True):
         boxes, scores, labels = _candidates(rows, conf, multi_label)
@@ -77,6 +74,20 @@ def _to_pixels(boxes: NDArray[np.float32], size: NDArray[np.float32], clip: Clip
     if clip == "corner":
         corner, wh = np.maximum(corner, 0), np.minimum(wh, size)
     return np.concatenate([corner, corner + wh], axis=1)
+
+
+def without_background(decoded: NDArray[np.float32], least: float) -> NDArray[np.float32]:
+    """Predictions whose objectness is below `least` as zeros, as Paddle's `yolo_box` returns them."""
+    if not least:
+        return decoded
+    return np.where(decoded[..., 4:5] < np.float32(least), np.float32(0), decoded)
+
+
+def by_class(decoded: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(B, N, 5+C) -> (B, N, 4+C): corners in shares of the image, and the product with objectness for every class."""
+    half = decoded[..., 2:4] / np.float32(2)
+    corners = (decoded[..., :2] - half, decoded[..., :2] + half)
+    return np.concatenate([*corners, decoded[..., 5:] * decoded[..., 4:5]], axis=2)
 
 
 def without_border(decoded: NDArray[np.float32], sizes: Array, size: int) -> NDArray[np.float32]:

@@ -62,18 +62,21 @@ def run_folder(project: str | Path, verb: str, name: str, *, exist_ok: bool = Fa
 
 
 @contextmanager
-def new_folder(project: str | Path, verb: str, name: str, *, exist_ok: bool = False, begun: str) -> Iterator[Path]:
-    """`run_folder` for the block. A new one goes again, with what was written into it and the folders above that were
-    made for it, if the block fails before a file is there that the pattern `begun` fits: what fails so early is a wrong
-    device, field or file.
+def new_folder(
+    project: str | Path, verb: str, name: str, *, exist_ok: bool = False, begun: str, given: Path | None = None
+) -> Iterator[Path]:
+    """`run_folder`, or the folder `given`, for the block. A new one goes again, with what was written into it and the
+    folders above that were made for it, if the block fails before a file is there that the pattern `begun` fits: what
+    fails so early is a wrong device, field or file.
     """
-    target = Path(project) / verb / name
+    target = given or Path(project) / verb / name
     absent = [path for path in (target, *target.parents) if not path.exists()]
-    folder = run_folder(project, verb, name, exist_ok=exist_ok)
+    folder = made(given) if given else run_folder(project, verb, name, exist_ok=exist_ok)
+    new = target in absent or not (given or exist_ok)
     try:
         yield folder
     except BaseException:
-        if (target in absent or not exist_ok) and next(folder.glob(begun), None) is None:
+        if new and next(folder.glob(begun), None) is None:
             shutil.rmtree(folder, ignore_errors=True)
             for path in absent:
                 with suppress(OSError):

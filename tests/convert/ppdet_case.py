@@ -20,13 +20,7 @@ from portdet.session import Array, Arrays
 NAMES, OUTPUTS = (Path(__file__).with_name(f"ppdet_yolov3.{suffix}") for suffix in ("json", "npz"))
 SIDE = 96
 EVERY = (1, 1, 7)  # of the values of each level's head; 7 has no factor in common with 255 channels or 144 cells
-MODEL: dict[str, Any] = {
-    "name": "yolov3", "activation": "leaky_relu", "padding": "symmetric",
-    "backbone_momentum": 0.1, "round_centres": False, "ignore_boxes": "all",
-    "size_loss": "absolute",
-}  # fmt: skip
-"""ppdet's YOLOv3 in portdet: images normalised as MindSpore's, the error of width and height itself instead of half
-its square, all else as darknet's."""
+MODEL: dict[str, Any] = {"name": "yolov3", "profile": "ppdet"}
 
 
 def facts() -> dict[str, Any]:

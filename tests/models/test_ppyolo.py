@@ -171,7 +171,7 @@ def test_boxes_by_matrix_and_greedy_suppression() -> None:
     np.testing.assert_allclose(one.boxes[1], [120, 0.6 * 117, 199, 0.9 * 117], rtol=1e-5)  # 118 is found as 117
     config.eval.matrix = "miemiedetection"
     assert detections(predicted(), sizes, config)[0].boxes[1][3] == pytest.approx(0.9 * 118)
-    config.eval.nms_kind = "greedy"
+    config.eval.nms_kind = "multiclass"
     assert detections(predicted(), sizes, config)[0].labels.tolist() == [1, 0]
     config.eval.nms_kind = "diou"
     with pytest.raises(PortdetError, match="diou"):

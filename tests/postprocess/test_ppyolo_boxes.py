@@ -12,7 +12,8 @@ import pytest
 from portdet.errors import PortdetError
 from portdet.postprocess.detections import Detections
 from portdet.postprocess.matrix_nms import MatrixNms, matrix_nms
-from portdet.postprocess.ppyolo import detections, multiclass_nms, truncated
+from portdet.postprocess.multiclass import multiclass_nms
+from portdet.postprocess.ppyolo import detections, truncated
 
 Array = np.ndarray[Any, Any]
 

@@ -105,8 +105,3 @@ def test_wrong_shapes_are_refused() -> None:
         detections(np.zeros((2, 5, 6), np.float32), np.zeros((1, 2), int))
     with pytest.raises(PortdetError, match="classes"):
         detections(np.zeros((2, 5, 5), np.float32), np.zeros((2, 2), int))
-
-
-def test_matrix_suppression_is_refused() -> None:
-    with pytest.raises(PortdetError, match="matrix NMS is not YOLOv3's"):
-        detections(np.zeros((1, 5, 6), np.float32), np.ones((1, 2), int), kind="matrix")

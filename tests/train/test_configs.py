@@ -79,6 +79,21 @@ def test_recipes_of_paddledetection(name: str) -> None:
     assert (c.eval.nms_kind, c.eval.conf, c.eval.max_det) == ("matrix", 0.01, 100)
 
 
+def test_paddledetections_yolov3() -> None:
+    """configs/yolov3/_base_/{yolov3_darknet53,optimizer_270e,yolov3_reader}.yml; MultiClassNMS has normalized=True."""
+    c = load("yolov3_ppdet_coco")
+    assert (c.model, base_rate(c), c.data.batch) == ({"name": "yolov3", "profile": "ppdet"}, 0.001, 8 * 8)
+    assert (c.train.epochs, c.optim.lr_epochs, c.optim.lr_gamma) == (270, [216, 243], 0.1)
+    assert (c.optim.schedule, c.optim.warmup, c.optim.warmup_steps) == ("exponential", "ppdet", 4000)
+    assert (c.optim.momentum, c.optim.weight_decay, c.optim.nesterov, c.ema.kind) == (0.9, 5e-4, False, "none")
+    assert (c.data.imgsz, c.data.sizes, c.data.max_boxes) == (608, list(range(320, 609, 32)), 50)
+    assert (c.data.resize, c.augment.kind, c.augment.mixup_epochs) == ("stretch_cubic", "ppyolo", 250)
+    assert (c.eval.nms_kind, c.eval.conf, c.eval.objectness, c.eval.nms) == ("multiclass", 0.01, 0.005, 0.45)
+    assert (c.eval.top_k, c.eval.max_det, c.eval.pixel_offset) == (1000, 100, 0)
+    fields = load_model(c.model, imgsz=96).fields
+    assert (fields.label_smooth, fields.ignore_threshold, fields.size_loss, fields.mixed) == (0, 0.7, "absolute", True)
+
+
 @pytest.mark.parametrize(("name", "side"), [("ppyolo_voc2012", 608), ("ppyolov2_voc2012", 640)])
 def test_transfer_to_voc2012(name: str, side: int) -> None:
     """PaddleDetection's log, and miemiedetection's exps/ppyolo/ppyolo{,v2}_r50vd_voc2012.py."""

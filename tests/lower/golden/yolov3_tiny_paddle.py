@@ -174,7 +174,7 @@ class DarkNet(nn.Layer):  # darknet.py:24, 1 instance
         return stride8, stride16, stride32
 
 
-class YoloBlock(nn.Layer):  # yolov3.py:100, 3 instances
+class YoloBlock(nn.Layer):  # yolov3.py:115, 3 instances
     def __init__(self, cin, channels):
         super().__init__()
         self.conv0 = ConvNormLeakyRelu(cin=cin, cout=channels, kernel=1)
@@ -191,7 +191,7 @@ class YoloBlock(nn.Layer):  # yolov3.py:100, 3 instances
         return route, output
 
 
-class YOLOv3(nn.Layer):  # yolov3.py:119, 1 instance
+class YOLOv3(nn.Layer):  # yolov3.py:134, 1 instance
     def __init__(self):
         super().__init__()
         self.backbone = DarkNet()
