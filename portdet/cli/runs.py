@@ -137,4 +137,7 @@ def read_weights(path: Path, detector: Detector, *, transfer: bool) -> Arrays:
         raise PortdetError(f"{path} lacks {len(report.missing)} weights, first '{report.missing[0]}'")
     for line in report.lines():
         say(line)
+    fields = detector.fields
+    if report.naming == "ppdet" and fields.name == "yolov3" and fields.profile != "ppdet":
+        say(f"PaddleDetection's weights in model.profile={fields.profile}: they were trained in profile ppdet")
     return arrays
