@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from portdet.cli.ladder import Asked, new, resumed
-from portdet.cli.options import ConfigCommand
+from portdet.cli.options import ConfigCommand, Number
 from portdet.console import say
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ portdet align --against runs/align/yolov3_scenes --spread 0.03 runs/train/yolov3
 """
 
 
+_SEEDS, _RUNS, _SHARE = click.IntRange(1, 1000), click.IntRange(4, 10_000), Number(0, 1)
+
+
 @click.command(cls=ConfigCommand, keys=KEYS, help=HELP)
 @click.argument("targets", metavar="CONFIG | RUN_FOLDER...", nargs=-1)
 @click.option(
@@ -61,9 +64,9 @@ portdet align --against runs/align/yolov3_scenes --spread 0.03 runs/train/yolov3
 )
 @click.option("--level", "levels", multiple=True, metavar="LEVEL,...", help="One of those above, or all.")
 @click.option("--reference", default="", help="What the others are held against; default: the first backend.")
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings a backend, paired.")
-@click.option("--margin", type=float, default=0.1, show_default=True, help="Largest difference of the final AP50.")
-@click.option("--self-runs", type=click.IntRange(4), default=16, show_default=True, help="That set the tolerances.")
+@click.option("--seeds", type=_SEEDS, default=1, show_default=True, help="Trainings a backend, paired.")
+@click.option("--margin", type=_SHARE, default=0.1, show_default=True, help="Largest difference of the final AP50.")
+@click.option("--self-runs", type=_RUNS, default=16, show_default=True, help="That set the tolerances.")
 @click.option("--points", default="", metavar="STEP,...", help="Of level steps; default: 0,1,2,5,20,100.")
 @click.option("--parallel", is_flag=True, help="Two levels at a time, each on half the cores: for small detectors.")
 @click.option("--resume", metavar="FOLDER", type=click.Path(path_type=Path), help="Go on with a stopped ladder.")
@@ -73,7 +76,7 @@ portdet align --against runs/align/yolov3_scenes --spread 0.03 runs/train/yolov3
     help="All initial weights; else pretrained ones, then the seed's.",
 )
 @click.option("--against", metavar="FILE", help="Curves to compare with: a published table, results.csv, a run folder.")
-@click.option("--spread", type=click.FloatRange(0, 1), help="Run-to-run spread of AP, where --against states none.")
+@click.option("--spread", type=_SHARE, help="Run-to-run spread of AP, where --against states none.")
 def command(
     targets: tuple[str, ...],
     backends: str,

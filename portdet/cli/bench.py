@@ -16,7 +16,13 @@ TIMEOUT = 3600.0
 @click.command(cls=ConfigCommand, keys=("device", "mode", "threads", "batch", "imgsz", "workers"))
 @click.argument("config")
 @click.option("--backend", "names", multiple=True, metavar="NAME", help="Only this backend; may be repeated.")
-@click.option("--steps", default=30, show_default=True, help="Timed steps of each variant, in five rounds.")
+@click.option(
+    "--steps",
+    type=click.IntRange(1, 1_000_000),
+    default=30,
+    show_default=True,
+    help="Timed steps of each variant, in five rounds.",
+)
 @click.option("--synthetic", is_flag=True, help="Train on drawn scenes of the input's size instead of CONFIG's data.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(

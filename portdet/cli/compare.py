@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from portdet.cli.options import Number
 from portdet.console import say
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ ROWS = 12
 _PATH = click.Path(path_type=Path)
 
 
+_FACTOR = Number(0, 1e12, min_open=True)
+
+
 @click.command()
 @click.argument("reference", type=_PATH)
 @click.argument("candidates", type=_PATH, nargs=-1, required=True)
@@ -29,7 +33,7 @@ _PATH = click.Path(path_type=Path)
     "--self", "selves", type=_PATH, multiple=True, help="Perturbed run of the reference; a folder: all in it."
 )
 @click.option("--float64", type=_PATH, help="The reference's run in float64: shows the error of both sides.")
-@click.option("--factor", type=float, default=10.0, show_default=True, help="Times the self-noise that is different.")
+@click.option("--factor", type=_FACTOR, default=10.0, show_default=True, help="Times the self-noise that is different.")
 @click.option("--widths/--no-widths", default=True, help="Whether float32 against float64 is a difference.")
 @click.option("--rename", type=_PATH, help="YAML: the candidates' names, each with the reference's (theirs: ours).")
 @click.option("--guess-names", type=_PATH, help="Write such a file, guessed by order and shapes; compare nothing.")

@@ -18,7 +18,7 @@ from portdet.console import say
     "--mode", "modes", multiple=True, metavar="MODE", help="eager or compiled; may be repeated. Default: all."
 )
 @click.option("--section", "sections", multiple=True, help="One of those below; may be repeated.")
-@click.option("--threads", default=0, help="Threads of the framework; 0: all cores.")
+@click.option("--threads", type=click.IntRange(0, 4096), default=0, help="Threads of the framework; 0: all cores.")
 @click.option("-v", "--verbose", "everything", is_flag=True, help="Print what passed, too, with how far it was off.")
 @click.option("--json", "report", type=click.Path(path_type=Path), help="Write all rows to this file.")
 @click.pass_context

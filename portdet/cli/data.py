@@ -113,9 +113,13 @@ def _pictures(folder: Path, split: str, dataset: Any, count: int = 8) -> None:
 
 @command.command()
 @click.option("-o", "--output", type=FOLDER, required=True, help="Folder to make.")
-@click.option("--count", default=256, show_default=True, help="Training images.")
-@click.option("--val-count", default=64, show_default=True, help="Validation images.")
-@click.option("--size", default=128, show_default=True, help="Side of the images in pixels.")
+@click.option("--count", type=click.IntRange(1, 10_000_000), default=256, show_default=True, help="Training images.")
+@click.option(
+    "--val-count", type=click.IntRange(1, 10_000_000), default=64, show_default=True, help="Validation images."
+)
+@click.option(
+    "--size", type=click.IntRange(16, 8192), default=128, show_default=True, help="Side of the images in pixels."
+)
 def scenes(output: Path, count: int, val_count: int, size: int) -> None:
     """Write drawn scenes with boxes and masks as a COCO data set: train.json, val.json, train/, val/.
 

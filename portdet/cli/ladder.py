@@ -108,6 +108,7 @@ def points_of(words: str) -> tuple[int, ...]:
     """'0,5,20' as training steps, upwards; the first step is always among them."""
     from portdet.align.ladder.plan import POINTS
     from portdet.errors import PortdetError
+    from portdet.outside import shown
 
     if not words:
         return POINTS
@@ -115,8 +116,8 @@ def points_of(words: str) -> tuple[int, ...]:
         steps = {int(word) for word in words.split(",")}
     except ValueError:
         steps = {-1}
-    if min(steps) < 0:
-        raise PortdetError(f"--points {words} are no training steps", fix="whole numbers from 0 on, as 0,5,20")
+    if min(steps) < 0 or max(steps) > 10**9:
+        raise PortdetError(f"--points {shown(words)} are no training steps", fix="whole numbers from 0 on, as 0,5,20")
     return tuple(sorted({0, *steps}))
 
 

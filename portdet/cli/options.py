@@ -11,6 +11,7 @@ Options of the command itself win over keys of the same name. Words keep their o
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import deque
@@ -24,6 +25,15 @@ from portdet.errors import close
 _WORD = re.compile(r"[A-Za-z_][\w.]*=")
 _TRUTH = ("true", "false", "yes", "no", "on", "off")  # what YAML takes for a boolean
 COMMON = ("backend", "device", "mode", "threads")
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds; click's own range takes NaN for any."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if math.isnan(found := float(super().convert(value, param, ctx))):
+            self.fail(f"{value} is no number", param, ctx)
+        return found
 
 
 class ConfigCommand(click.Command):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from portdet.cli.options import ConfigCommand
+from portdet.cli.options import ConfigCommand, Number
 from portdet.console import say
 
 
@@ -17,7 +17,9 @@ from portdet.console import say
 @click.option(
     "--weights", type=click.Path(path_type=Path), help="Weights of any format; a run folder's best if left out."
 )
-@click.option("--score", type=float, default=0.25, show_default=True, help="Smallest score that is drawn and listed.")
+@click.option(
+    "--score", type=Number(0, 1), default=0.25, show_default=True, help="Smallest score that is drawn and listed."
+)
 def command(run: str, images: tuple[Path, ...], weights: Path | None, score: float, overrides: tuple[str, ...]) -> None:
     """Detect objects in IMAGES (files or folders) with a RUN folder's weights; drawings and predictions.json.
 

@@ -17,8 +17,14 @@ def command() -> None:
 
 @command.command(cls=ConfigCommand, keys=("imgsz",))
 @click.argument("config")
-@click.option("--depth", default=2, show_default=True, help="Levels of modules to list.")
-@click.option("--images", default=1, show_default=True, help="Images of the batch that shapes and costs are for.")
+@click.option("--depth", type=click.IntRange(0, 1000), default=2, show_default=True, help="Levels of modules to list.")
+@click.option(
+    "--images",
+    type=click.IntRange(1, 65_536),
+    default=1,
+    show_default=True,
+    help="Images of the batch that shapes and costs are for.",
+)
 def model(config: str, depth: int, images: int, overrides: tuple[str, ...]) -> None:
     """Parameters, output shapes, GFLOPs and memory of activations.
 

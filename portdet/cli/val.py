@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from portdet.cli.options import ConfigCommand
+from portdet.cli.options import ConfigCommand, Number
 from portdet.console import say
 
 
@@ -16,7 +16,7 @@ from portdet.console import say
 @click.option(
     "--weights", type=click.Path(path_type=Path), help="Weights of any format; a run folder's best if left out."
 )
-@click.option("--min-ap", type=float, help="Exit with code 1 if AP is below this.")
+@click.option("--min-ap", type=Number(0, 1), help="Exit with code 1 if AP is below this.")
 def command(run: str, weights: Path | None, min_ap: float | None, overrides: tuple[str, ...]) -> None:
     """Score a RUN folder, or a configuration with --weights, on its validation set.
 

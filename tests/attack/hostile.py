@@ -202,8 +202,11 @@ def _resumed(folder: Path, count: int) -> Row:
             path = target / random.choice(["args.yaml", "steps.csv", "results.csv"])
             text = path.read_text()
             path.write_text(text[: random.randrange(len(text))] + random.choice(["\0", '"', "x,y\n", ""]))
-        if random.random() < 0.3:
+        if (what := random.random()) < 0.3:
             return ["val", str(target), "--weights", str(target / "weights" / "last.safetensors"), f"project={place}"]
+        if what < 0.5:  # whose configuration is written into the file
+            (target / "weights" / "last.safetensors").rename(place / "alone.safetensors")
+            return ["val", str(place / "alone.safetensors"), f"project={place}", "workers=0", "threads=1"]
         return ["train", "--resume", str(target), "max_steps=4"]
 
     return _held("run folders, resumed and scored on torch", folder / "cases", case, count, watched=False)

@@ -8,10 +8,12 @@ import os
 from pathlib import Path
 from typing import Any, get_args
 
+import click
 import pytest
 from pydantic.fields import FieldInfo
 
 from portdet.cli import __main__ as cli
+from portdet.cli.options import Number
 from portdet.config import Config, load, sections
 from portdet.errors import PortdetError
 from portdet.models.ppyolo import Config as Ppyolo
@@ -202,3 +204,31 @@ def test_the_bounds_are_looked_for() -> None:
 def test_a_model_is_not_traced_at_a_side_that_it_cannot_take() -> None:
     with pytest.raises(PortdetError, match=r"data\.imgsz has 100"):
         load_model({"name": "yolov3", "width": 0.125}, imgsz=100)
+
+
+def number_options() -> list[tuple[str, str, Any]]:
+    """Command, option and type of every option that takes a number."""
+    found = []
+    queue: list[tuple[tuple[str, ...], click.Command]] = [((), cli.portdet)]
+    while queue:
+        words, command = queue.pop()
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            queue += [
+                ((*words, n), c) for n in command.list_commands(context) if (c := command.get_command(context, n))
+            ]
+        for param in command.params:
+            if isinstance(param.type, click.types.IntParamType | click.types.FloatParamType):
+                found.append((" ".join(words), param.opts[0], param.type))
+    return found
+
+
+def test_every_number_of_the_command_line_has_bounds() -> None:
+    options = number_options()
+    assert {"--margin", "--score", "--depth", "--steps", "--size", "--rtol"} <= {option for _, option, _ in options}
+    for words, option, kind in options:
+        assert isinstance(kind, click.IntRange | Number), (words, option)
+        assert kind.min is not None, (words, option)
+        assert kind.max is not None, (words, option)
+    with pytest.raises(click.BadParameter, match="nan is no number"):
+        Number(0, 1).convert("nan", None, None)

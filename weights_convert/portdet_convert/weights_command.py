@@ -13,6 +13,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from portdet.cli.options import Number
 from portdet.console import cell, console, say
 from portdet.errors import PortdetError
 from portdet.outside import LONGEST_SHOWN
@@ -113,8 +114,20 @@ def _summary(file: Path, found: WeightsFile, rows: Sequence[dict[str, Any]]) -> 
 @click.argument("b", type=click.Path(path_type=Path))
 @_MODEL
 @_CFG
-@click.option("--atol", default=0.0, show_default=True, help="Values differ when |a - b| > atol + rtol * |b|.")
-@click.option("--rtol", default=0.0, show_default=True, help="With both 0, bits and dtypes must be the same.")
+@click.option(
+    "--atol",
+    type=Number(0, 1e300),
+    default=0.0,
+    show_default=True,
+    help="Values differ when |a - b| > atol + rtol * |b|.",
+)
+@click.option(
+    "--rtol",
+    type=Number(0, 1e300),
+    default=0.0,
+    show_default=True,
+    help="With both 0, bits and dtypes must be the same.",
+)
 @click.pass_context
 def diff(
     context: click.Context, a: Path, b: Path, model: str | None, cfg: Path | None, atol: float, rtol: float

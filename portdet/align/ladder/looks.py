@@ -94,7 +94,7 @@ class Shelf:
         return self.noise(look).is_file() and self.has_dump(look, levels)
 
     def has_dump(self, look: Look, levels: Sequence[str]) -> bool:
-        return self.dump(look).is_file() and set(levels) <= set(self.opened(look).about["levels"].split())
+        return self.dump(look).is_file() and set(levels) <= set(self.opened(look).about.get("levels", "").split())
 
     def opened(self, look: Look) -> Dump:
         path = self.dump(look)

@@ -41,7 +41,7 @@ class Plan:
     held_out: Count = 30
     free_steps: Count = 30
     seeds: Count = 1
-    margin: Annotated[float, Field(gt=0, le=1)] = 0.1
+    margin: Annotated[float, Field(ge=0, le=1)] = 0.1
     parallel: bool = False
     weights: str = ""
     faulty: Backend = ""

@@ -155,7 +155,7 @@ def _truth(case: Case, shelf: Shelf, levels: Sequence[str]) -> None:
     """The first point in float64: what the errors of both sides are measured against."""
     look = Look(0)
     path = shelf.truth(look)
-    if not levels or (path.is_file() and set(levels) <= set(Dump(path).about["levels"].split())):
+    if not levels or (path.is_file() and set(levels) <= set(Dump(path).about.get("levels", "").split())):
         return
     session = open_case(case, shelf.folder / "float64", precision="float64")
     with DumpWriter(path, {"levels": " ".join(levels)}) as dump:
