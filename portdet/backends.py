@@ -18,6 +18,7 @@ from portdet.lower import emit
 from portdet.lower.names import native_names
 from portdet.lower.target import Target
 from portdet.models import Detector
+from portdet.outputs import tensors
 from portdet.outside import shown
 from portdet.session import Array, Arrays, Backend, Options, Recipe, Session, Source
 
@@ -60,12 +61,20 @@ def describe_fields(fields: Any) -> str:
     return textwrap.fill(f"Fields: {listed}.", 118) if listed else ""
 
 
-def open_session(
-    detector: Detector, backend: str, recipe: Recipe, options: Options, folder: Path, target: Target | None = None
-) -> Session:
+def target_of(backend: Backend, precision: str) -> Target:
+    """The words of a backend in a precision. Raises PortdetError for one that it does not compute in."""
+    targets = {"float32": backend.target, **backend.other_precisions}
+    if precision not in targets:
+        offers = [name for name in OWN if precision in load_backend(name).other_precisions]
+        fix = f"it computes in {', '.join(targets)}" + (f"; for {precision} use {', '.join(offers)}" if offers else "")
+        raise PortdetError(f"{backend.name} has no precision {shown(precision)}", fix=fix)
+    return targets[precision]
+
+
+def open_session(detector: Detector, backend: str, recipe: Recipe, options: Options, folder: Path) -> Session:
     """Write the source into `folder` and build the backend's session of it."""
     chosen = load_backend(backend)
-    target = target or chosen.target
+    target = target_of(chosen, options.precision)
     if options.mode == "default":
         options = replace(options, mode=chosen.default_mode)
     if options.mode not in chosen.modes:
@@ -79,7 +88,7 @@ def open_session(
 def watched(
     modules: Iterable[tuple[str, Any]], register: str, tensor: type, to_numpy: Callable[[Any], Array]
 ) -> Iterator[Arrays]:
-    """Collects the outputs of modules that return one tensor, by path, while the context is open.
+    """Collects what modules return while the context is open: tensors by path, see `portdet.outputs.tensors`.
 
     register: the framework's method that takes a hook (module, inputs, output).
     """
@@ -87,8 +96,8 @@ def watched(
 
     def keep(path: str) -> Callable[[Any, Any, Any], None]:
         def hook(_module: Any, _inputs: Any, output: Any) -> None:
-            if isinstance(output, tensor):
-                found[path] = to_numpy(output)
+            for name, one in tensors(output, path, tensor):
+                found[name] = to_numpy(one)
 
         return hook
 

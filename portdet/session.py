@@ -115,7 +115,7 @@ class Options:
     """Where and how a session runs.
 
     device: 'cpu', 'cuda', 'cuda:1', 'npu:0', 'Ascend'; one that is absent is an error. mode: 'eager' or 'compiled'.
-    threads: of the framework; 0: all cores. precision 'float64' is for checks, where a backend offers it.
+    threads: of the framework; 0: all cores. precision: 'float32', or one of the backend's `other_precisions`.
     place: with world > 1 the session joins the framework's process group. sync_bn: batch norm's statistics are then
     those of the global batch, otherwise each rank has its own and rank 0's are kept.
     """
@@ -167,13 +167,15 @@ class Session(Protocol):
         """Forward in training mode, backward, clip, update, EMA."""
 
     def losses_and_gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
-        """Losses and d loss / d weight of every trainable weight; nothing changes but BN statistics."""
+        """Losses and d loss / d weight of every trained weight, in training mode. Nothing changes, the running
+        statistics of batch norm included: `state()` is the same before and after."""
 
     def predict(self, images: Array) -> Array:
         """The spec's `predict` in evaluation mode, for images (B, 3, H, W)."""
 
     def activations(self, images: Array) -> Arrays:
-        """Evaluation-mode output of every module that returns one tensor, by path. Runs eagerly."""
+        """Evaluation-mode output of every module, by path; of one that returns several tensors each, as
+        `portdet.outputs.tensors` names them ('neck[1]'). Runs eagerly."""
 
     def state(self) -> Arrays:
         """All that a later step depends on: 'weights/<name>', 'momentum/<name>', 'ema/<name>'. Copies."""
@@ -219,7 +221,8 @@ class Backend(Protocol):
     """A framework, found by its entry point `portdet.backends`. Importing it must not import the framework."""
 
     name: str
-    target: Target
+    target: Target  # of float32
+    other_precisions: Mapping[str, Target]  # precision -> its words; what `Options.precision` may be beside float32
     modes: tuple[str, ...]  # of 'eager' and 'compiled'
     default_mode: str  # what "default" means
     known_failures: Mapping[str, str]  # pattern of a line of `portdet conformance` ('ops/mish_*') -> reason

@@ -14,8 +14,11 @@ import numpy as np
 from portdet.errors import PortdetError, nearest
 from portdet.outside import shown
 from portdet.ranks import Place, shared
-from portdet.session import Array, Arrays, Recipe
+from portdet.session import Array, Arrays, Batch, Recipe
 from portdet.shadow import Shadow
+
+BUFFERS = (".running_mean", ".running_var")
+"""Ends of the names of what training changes beside trained weights: batch norm's statistics."""
 
 
 class Stateful(ABC):
@@ -41,6 +44,10 @@ class Stateful(ABC):
     @abstractmethod
     def _average(self, start: Arrays) -> Shadow:
         """The moving average of `live` on this session's device, which starts from these values."""
+
+    @abstractmethod
+    def _gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
+        """Losses and gradients of a training pass, which moves batch norm's statistics."""
 
     @abstractmethod
     def gather(self, value: Any) -> list[Any]:
@@ -91,6 +98,14 @@ class Stateful(ABC):
         self._fill(self.momenta, momentum)
         if self.shadow is not None:
             self.shadow.load(average)
+
+    def losses_and_gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
+        statistics = {name: tensor for name, tensor in self.live.items() if name.endswith(BUFFERS)}
+        kept = self._arrays(statistics)
+        try:
+            return self._gradients(batch)
+        finally:
+            self._fill(statistics, kept)
 
     @contextmanager
     def ema_weights(self, correction: float = 1.0) -> Iterator[None]:

@@ -20,7 +20,7 @@ LAYERS = (
     | {"alone", "guard", "held", "scratch", "tensors", "watch"},
     {"ir", "ops", "spec"},  # the core: ops are methods of the graph's values, a spec traces itself
     {"passes", "lower", "reference", "assign"},
-    {"losses", "session", "shadow", "source", "state"},
+    {"losses", "outputs", "session", "shadow", "source", "state"},
     {"postprocess", "data", "versions"},
     {"models"},
     {"evaluate", "backends"},

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from portdet.lower.target import Target
 from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session, Source
 from portdet_mindspore.launch import LAUNCHER
 from portdet_mindspore.target import TARGET
@@ -16,6 +17,7 @@ class MindSporeBackend:
 
     name = "mindspore"
     target = TARGET
+    other_precisions: Mapping[str, Target] = MappingProxyType({})
     modes: tuple[str, ...] = ("eager", "compiled")
     default_mode = "compiled"
     known_failures: Mapping[str, str] = MappingProxyType({})

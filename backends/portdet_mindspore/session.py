@@ -109,7 +109,7 @@ class MindSporeSession(Stateful):
             self.shadow.update(values.ema_decay)
         return StepResult(losses)
 
-    def losses_and_gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
+    def _gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
         losses, _, grads = self._backward(batch, 1.0)
         return losses, {name: to_numpy(grad) for name, grad in zip(self.trained, grads, strict=True)}
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from portdet.lower.target import Target
 from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session, Source
 from portdet_paddle.launch import LAUNCHER
 from portdet_paddle.target import TARGET
@@ -17,6 +18,7 @@ class PaddleBackend:
 
     name = "paddle"
     target = TARGET
+    other_precisions: Mapping[str, Target] = MappingProxyType({})
     modes: tuple[str, ...] = ("eager", "compiled")
     default_mode = "eager"
     known_failures: Mapping[str, str] = MappingProxyType({})

@@ -134,7 +134,7 @@ class PaddleSession(Stateful):
                 if weight.grad is not None:
                     paddle._C_ops.momentum_(weight, weight.grad, v, rate, None, momentum, nesterov, *decay, False, 1.0)
 
-    def losses_and_gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
+    def _gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
         losses = self._backward(batch, 1.0)
         grads = {name: _numpy(paddle.zeros_like(t) if t.grad is None else t.grad) for name, t in self.trained.items()}
         return _floats(losses), grads

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from portdet.lower.target import Target
 from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session, Source
 from portdet_torch.launch import LAUNCHER
 from portdet_torch.target import TARGET, TARGET64
@@ -17,7 +18,7 @@ class TorchBackend:
 
     name = "torch"
     target = TARGET
-    target64 = TARGET64  # of sessions in float64, which `portdet align` measures errors against
+    other_precisions: Mapping[str, Target] = MappingProxyType({"float64": TARGET64})
     modes: tuple[str, ...] = ("eager", "compiled")
     default_mode = "eager"
     known_failures: Mapping[str, str] = MappingProxyType({})

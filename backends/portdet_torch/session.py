@@ -16,7 +16,7 @@ from portdet.heap import keep_freed_memory
 from portdet.session import Array, Arrays, Batch, Options, Recipe, Source, StepResult, StepValues
 from portdet.shadow import HostShadow, Shadow
 from portdet.source import load
-from portdet.state import Stateful
+from portdet.state import BUFFERS, Stateful
 from portdet_torch.ema import DeviceShadow
 from portdet_torch.ranks import Group, device_of, synchronise_norms
 
@@ -113,7 +113,7 @@ class TorchSession(Stateful):
         losses: dict[str, Any] = self.trainer(*map(self._tensor, batch.inputs(self.model.forward)))
         (losses["loss"] * scale).backward()
         if self.group and not self.sync_bn:
-            self.group.share([t for name, t in self.live.items() if name.endswith(("running_mean", "running_var"))])
+            self.group.share([t for name, t in self.live.items() if name.endswith(BUFFERS)])
         return losses
 
     def _floats(self, losses: Mapping[str, Any]) -> dict[str, float]:
@@ -137,7 +137,7 @@ class TorchSession(Stateful):
             self.shadow.update(values.ema_decay)
         return StepResult(self._floats(losses))
 
-    def losses_and_gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
+    def _gradients(self, batch: Batch) -> tuple[dict[str, float], Arrays]:
         losses = self._backward(batch)
         grads = {n: _numpy(torch.zeros_like(t) if t.grad is None else t.grad) for n, t in self.trained.items()}
         return self._floats(losses), grads

@@ -47,7 +47,6 @@ def probe(
     if "loss" in levels or "grad" in levels:
         _backward(session, batch, put, levels)
     if "step" in levels:
-        session.load_state(state)  # the batch's statistics went into the running ones
         session.train_step(batch, values)
         for name, array in session.state().items():
             put(f"step/{name}", array)

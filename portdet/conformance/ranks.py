@@ -94,6 +94,7 @@ def numbers(
     losses, gradients = session.losses_and_gradients(batches[0])
     out: Arrays = {f"loss/{name}": np.array(value) for name, value in losses.items()}
     out |= {f"gradient/{name}": array for name, array in gradients.items()}
+    session.train_step(batches[0], StepValues(0.0))  # moves the statistics alone
     out |= {f"norm/{name}": array for name, array in session.weights().items() if "running" in name}
     session.load_weights(weights)
     for batch, of_step in zip(batches, values, strict=True):

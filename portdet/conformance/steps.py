@@ -16,6 +16,7 @@ from portdet.conformance.rows import Row, holds, near, same_bits
 from portdet.errors import PortdetError
 from portdet.reference.distance import distance
 from portdet.session import Arrays, Options, Recipe, Session, StepValues
+from portdet.state import BUFFERS
 
 BOUND = 2e-6  # of a tensor's largest value: a few float32 operations
 CHANGE = 1e-4  # of its largest change: the gradients of two passes over one batch may differ in the last bits
@@ -95,7 +96,7 @@ def _steps(name: str, case: Case, opened: Opener, mode: str) -> Iterator[Row]:
     for number, values in enumerate(case.values, start=1):
         before = session.state()
         _, grads = session.losses_and_gradients(batch)
-        session.load_state(before)
+        yield same_bits("steps", f"{name}: gradients change nothing, step {number}", mode, session.state(), before)
         session.train_step(batch, values)
         after = session.state()
         want = step(case.recipe, values, before, grads, after)
@@ -132,7 +133,7 @@ def step(recipe: Recipe, values: StepValues, before: Arrays, grads: Arrays, afte
     settings = {name: group for group in recipe.groups for name in group.names}
     for name in [key.removeprefix("weights/") for key in out]:
         if name not in settings:
-            if f"momentum/{name}" in after or not name.endswith(("running_mean", "running_var")):
+            if f"momentum/{name}" in after or not name.endswith(BUFFERS):
                 out[f"weights/{name}"] = before[f"weights/{name}"]
             continue
         group = settings[name]
@@ -162,9 +163,7 @@ def _overflow(opened: Opener, mode: str) -> Iterator[Row]:
     after = session.state()
     yield holds("steps", "overflow is reported", mode, result.skipped, "StepResult.skipped is False")
     changed = [
-        key
-        for key, array in after.items()
-        if array.tobytes() != before[key].tobytes() and not key.endswith(("running_mean", "running_var"))
+        key for key, array in after.items() if array.tobytes() != before[key].tobytes() and not key.endswith(BUFFERS)
     ]
     yield holds("steps", "overflow changes nothing", mode, not changed, f"changed: {', '.join(changed[:3])}")
     result = session.train_step(batch, StepValues(1e-4, 1024.0, 0.5))

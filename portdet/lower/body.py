@@ -101,7 +101,7 @@ class Body:
                 live.add(self.names[out])
                 targets.append(self.names[out])
             lines.append(f"{', '.join(targets)} = {text}")
-        return [*lines, f"return {self._output(result)}"]
+        return [*lines, f"return {self._output(result, bare=True)}"]
 
     def _reach(self, node: Node) -> Iterator[Value]:
         for value in _used(node.args, node.attrs):
@@ -113,12 +113,14 @@ class Body:
         else:
             yield value
 
-    def _output(self, output: Any) -> str:
+    def _output(self, output: Any, *, bare: bool = False) -> str:
+        """bare: a tuple needs no parentheses."""
         if isinstance(output, Value):
             return self._value(output)[0]
         if isinstance(output, Mapping):
             return "{" + ", ".join(f'"{key}": {self._output(v)}' for key, v in output.items()) + "}"
-        return ", ".join(self._output(v) for v in output)
+        listed = ", ".join(self._output(v) for v in output)
+        return listed if bare or len(output) == 1 else f"({listed})"
 
     def _value(self, value: Value) -> tuple[str, int]:
         if value in self.inline:
@@ -157,6 +159,7 @@ class Body:
     def _node(self, node: Node) -> tuple[str, int]:
         texts = [self._arg(arg) for arg in node.args]
         if node.call is not None:
+            check_output(node)
             return self.calls(node.call, [text for text, _ in texts], self.holes), ATOM
         if node.op in INFIX and node.op not in self.target.ops:
             symbol, level = INFIX[node.op]
@@ -200,6 +203,20 @@ def _sized(args: Any, attrs: Mapping[str, Any], inside: bool = False) -> Iterato
             yield arg
         elif isinstance(arg, Size | tuple):
             yield from _sized(arg.args if isinstance(arg, Size) else arg, {}, inside or isinstance(arg, Size))
+
+
+def check_output(node: Node) -> None:
+    """The caller takes the outputs apart in their order. Raises PortdetError for what a call cannot give so."""
+    assert node.call is not None
+    output = node.call.function.output
+    if isinstance(output, Value) or (len(output) > 1 and all(isinstance(v, Value) for v in output)):
+        return
+    kind = "a mapping" if isinstance(output, Mapping) else "a tuple of one" if len(output) == 1 else "a nested tuple"
+    raise PortdetError(
+        f"'{node.call.name}' returns {kind}",
+        where=node.where,
+        fix="return a tensor, or a tuple of two tensors and more",
+    )
 
 
 def _free(base: str, taken: set[str] | frozenset[str]) -> str:

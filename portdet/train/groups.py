@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from portdet.config import Config
 from portdet.errors import PortdetError, nearest
 from portdet.session import Group, Recipe
+from portdet.state import BUFFERS
 from portdet.train.ema import ema
-
-BUFFERS = (".running_mean", ".running_var")
 
 
 def decays(name: str, shape: Sequence[int]) -> bool:

@@ -12,8 +12,7 @@ import numpy as np
 
 from portdet.align.compare import Envelope, Result, compare
 from portdet.align.probe import perturbed, probe
-from portdet.backends import load_backend, write_source
-from portdet.lower.names import native_names
+from portdet.backends import open_session
 from portdet.models import Detector
 from portdet.session import Arrays, Batch, Group, Options, Recipe, Session, StepValues
 from portdet.train.groups import decays
@@ -68,13 +67,7 @@ def opened(
     precision: str = "float32",
 ) -> Session:
     """A session on the generated source."""
-    target: Any = load_backend(backend).target
-    if precision == "float64":
-        from portdet_torch.target import TARGET64 as target
-    source = write_source(detector, target, folder / f"model_{backend}.py")
-    names = native_names(detector.graph, target)
-    options = Options(mode="eager", threads=1, precision=precision)
-    return load_backend(backend).open_session(source, detector.graph.class_name, chosen, names, options)
+    return open_session(detector, backend, chosen, Options(mode="eager", threads=1, precision=precision), folder)
 
 
 def observed(session: Session, one: Case, seed: int | None = None, values: StepValues = VALUES) -> Arrays:

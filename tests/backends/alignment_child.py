@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,15 +25,12 @@ Fixture = tuple[Detector, Arrays, Batch]
 def opened(fixture: Fixture, backend: str, mode: str, precision: str) -> Session:
     """A session on a fixture, its weights loaded."""
     detector, weights, _ = fixture
-    target: Any = None
-    if precision == "float64":
-        from portdet_torch.target import TARGET64 as target
     trained = {name: info.shape for name, info in detector.graph.weights().items() if info.trainable}
     decayed = tuple(name for name, shape in trained.items() if decays(name, shape))
     plain = tuple(name for name in trained if name not in decayed)
     recipe = Recipe((Group(decayed, 2.0), Group(plain, 0.0, lr_scale=2.0)), momentum=0.9, ema=True)
     options = Options(mode=mode, threads=1, precision=precision)
-    session = open_session(detector, backend, recipe, options, Path(f"{backend}_{mode}"), target)
+    session = open_session(detector, backend, recipe, options, Path(f"{backend}_{mode}"))
     session.load_weights(weights)
     return session
 

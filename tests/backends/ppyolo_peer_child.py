@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -38,11 +37,8 @@ def shapes(detector: Detector) -> dict[str, tuple[int, ...]]:
 
 @contextmanager
 def opened(backend: str, options: Options, detector: Detector, trained: Recipe) -> Iterator[Session]:
-    target: Any = None
-    if options.precision == "float64":
-        from portdet_torch.target import TARGET64 as target
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(detector, backend, trained, options, Path(folder), target)
+        session = open_session(detector, backend, trained, options, Path(folder))
         yield session
         session.close()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,12 +19,9 @@ from tests.models.ppyolo_narrow import narrow
 
 def ran(backend: str, options: Options, kind: str, variant: str) -> Arrays:
     detector, weights, inputs = (narrow if kind == "narrow" else full)(variant)
-    target: Any = None
-    if options.precision == "float64":
-        from portdet_torch.target import TARGET64 as target
     trained = tuple(name for name, info in detector.graph.weights().items() if info.trainable)
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(detector, backend, Recipe((Group(trained, 0.0),)), options, Path(folder), target)
+        session = open_session(detector, backend, Recipe((Group(trained, 0.0),)), options, Path(folder))
         session.load_weights(weights)
         out: Arrays = {"predictions": session.predict(inputs["images"])}
         if kind == "full":

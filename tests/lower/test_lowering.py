@@ -318,3 +318,57 @@ def test_forward_is_the_loss_where_nothing_else_is() -> None:
     both = graph(NoTargets(), {"loss": (True, {"images": images}), "predict": (False, {"images": images})})
     with pytest.raises(PortdetError, match="loss takes 'images' alone"):
         emit(both, TARGET, title="")
+
+
+def _mapping(x: Any) -> Any:
+    return {"a": x, "b": x + 1.0}
+
+
+def _nested(x: Any) -> Any:
+    return x, (x + 1.0, x * 2.0)
+
+
+class Inner(Module):
+    def __init__(self, returns: Any) -> None:
+        self.returns = returns
+
+    def forward(self, x: Any) -> Any:
+        return self.returns(x)
+
+
+class Outer(Module):
+    def __init__(self, returns: Any, take: Any) -> None:
+        self.inner, self.take = Inner(returns), take
+
+    def predict(self, x: Any) -> Any:
+        return self.take(self.inner(x)) * 2.0
+
+    def loss(self, x: Any, y: Any) -> Any:
+        return {"loss": self.take(self.inner(x)) * y}
+
+
+@pytest.mark.parametrize(
+    ("returns", "take", "words"),
+    [
+        (_mapping, lambda out: out["b"], "'inner' returns a mapping"),
+        (_nested, lambda out: out[1][0], "'inner' returns a nested tuple"),
+        (lambda x: (x,), lambda out: out[0], "'inner' returns a tuple of one"),
+    ],
+)
+def test_a_module_that_returns_what_a_caller_cannot_take_apart_is_an_error(returns: Any, take: Any, words: str) -> None:
+    """Its caller would take names for tensors: `a, b = self.inner(x)` of a mapping."""
+    one: tuple[tuple[int, ...], DType] = ((1, 2), "float")
+    traced = graph(Outer(returns, take), {"predict": (False, {"x": one}), "loss": (True, {"x": one, "y": one})})
+    with pytest.raises(PortdetError, match=words) as raised:
+        emit(traced, TARGET, title="")
+    assert "test_lowering.py" in raised.value.where
+
+
+def test_a_detector_may_return_tuples_within_a_mapping() -> None:
+    class Named(Module):
+        def loss(self, x: Any, y: Any) -> Any:
+            return {"loss": x, "both": (x, y * 2.0)}
+
+    one: tuple[tuple[int, ...], DType] = ((1, 2), "float")
+    source = emit(graph(Named(), {"loss": (True, {"x": one, "y": one})}), TARGET, title="")
+    assert 'return {"loss": x, "both": (x, y * 2.0)}' in source

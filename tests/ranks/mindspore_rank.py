@@ -39,6 +39,7 @@ def run(words: str, place: Place, folder: Path) -> Arrays:
     losses, gradients = session.losses_and_gradients(batch)
     out: Arrays = {f"loss/{name}": np.array(value) for name, value in losses.items()}
     out |= {f"gradient/{name}": array for name, array in gradients.items()}
+    session.train_step(batch, StepValues(0.0))  # moves the statistics alone
     out |= {f"norm/{name}": array for name, array in session.weights().items() if "running" in name}
     session.load_weights(weights)
     values = StepValues(1e-5, 1024.0, 0.9)

@@ -13,11 +13,9 @@ import numpy as np
 
 from portdet.backends import load_backend, open_session
 from portdet.conformance.ranks import share
-from portdet.lower.target import Target
 from portdet.models import Detector, load_model
 from portdet.session import Arrays, Batch, Options, StepValues
 from portdet.spec.init import initial_weights
-from portdet_torch.target import TARGET, TARGET64
 from tests.ranks.rank_case import drawn, recipe_of
 
 STEPS = 20
@@ -42,9 +40,8 @@ def main() -> None:
     place = load_backend("torch").launcher.place()
     detector, weights, whole = case(model)
     options = Options(mode=mode, threads=1, precision=precision, place=place, sync_bn="apart" not in faults)
-    target: Target = TARGET64 if precision == "float64" else TARGET
     source = Path(folder, f"source{place.world}-{place.rank}")
-    session: Any = open_session(detector, "torch", recipe_of(detector), options, source, target)
+    session: Any = open_session(detector, "torch", recipe_of(detector), options, source)
     if "outside" in faults:  # of DistributedDataParallel's forward
         session.trainer = session.model
     session.load_weights(weights)
@@ -52,6 +49,7 @@ def main() -> None:
     losses, gradients = session.losses_and_gradients(batch)
     out: Arrays = {f"loss/{name}": np.array(value) for name, value in losses.items()}
     out |= {f"gradient/{name}": array for name, array in gradients.items()}
+    session.train_step(batch, StepValues(0.0))  # moves the statistics alone
     out |= {f"norm/{name}": array for name, array in session.weights().items() if "running" in name}
     session.load_weights(weights)
     results = [session.train_step(batch, StepValues(1e-4, 256.0, 0.9)) for _ in range(STEPS)]

@@ -16,6 +16,7 @@ from portdet.child import serve
 from portdet.errors import PortdetError
 from portdet.lower.names import native_names
 from portdet.models import Detector, load_model
+from portdet.outputs import tensors
 from portdet.scratch import scratch
 from portdet.session import Backend, Group, Options, Recipe, Session
 from portdet.spec.init import initial_weights
@@ -150,8 +151,7 @@ def _reference(detector: Detector, weights: Arrays, images: Array, wanted: set[s
     found: Arrays = {}
 
     def record(path: str, output: Any) -> None:
-        if path in wanted:
-            found[path] = np.asarray(output, np.float64)
+        found.update((n, np.asarray(a, np.float64)) for n, a in tensors(output, path, np.ndarray) if n in wanted)
 
     predictions, _ = reference.run(detector.graph, "predict", False, weights, {"images": images}, record=record)
     return {**found, PREDICTIONS: predictions} if PREDICTIONS in wanted else found

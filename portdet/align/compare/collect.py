@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import NDArray
+
+from portdet.outputs import tensors
 
 Array = NDArray[Any]
 Put = Callable[[str, Array], None]
@@ -71,15 +73,3 @@ class Collector:
 def reader(put: Put, copy: Callable[[Any], Array], view: Callable[[Any], Array]) -> Callable[[Any], Array]:
     """How `put` wants its arrays: `Sketches` looks at them and keeps none, so that it needs no copy."""
     return view if getattr(put, "views", False) else copy
-
-
-def tensors(output: Any, name: str, kind: type) -> Iterator[tuple[str, Any]]:
-    """The tensors in what a module returned, with their names; anything else is left out."""
-    if isinstance(output, kind):
-        yield name, output
-    elif isinstance(output, Mapping):
-        for key, item in output.items():
-            yield from tensors(item, f"{name}[{key}]", kind)
-    elif isinstance(output, list | tuple):
-        for index, item in enumerate(output):
-            yield from tensors(item, f"{name}[{index}]", kind)

@@ -135,14 +135,13 @@ def open_case(
     """
     settings = case.config.train
     options = Options(settings.device, mode or settings.mode, threads or settings.threads, precision)
-    target = load_backend(settings.backend).target64 if precision == "float64" else None  # type: ignore[attr-defined]
     folder.mkdir(parents=True, exist_ok=True)
     chosen = detector or case.detector, settings.backend, recipe or case.recipe
-    session = open_session(*chosen, options, folder, target)
+    session = open_session(*chosen, options, folder)
     session.load_weights(case.initial)
     return session
 
 
 def has_float64(backend: str) -> bool:
-    """Whether a backend has words of its own for float64; no other one computes in it."""
-    return hasattr(load_backend(backend), "target64")
+    """Whether a backend computes in float64."""
+    return "float64" in load_backend(backend).other_precisions

@@ -27,6 +27,7 @@ class AcmeBackend(TorchBackend):
 
     name = "acme"
     target = replace(TARGET, name="acme", natives={}, ops={**TARGET.ops, "max_pool2d": MAX_POOL})
+    other_precisions = MappingProxyType({})  # of float64 nothing is known
     modes = ("eager",)
     known_failures = MappingProxyType(
         {"ops/max_pool2d_2_a gradient": "equal values share the gradient; in a kernel the first of them has it"}
