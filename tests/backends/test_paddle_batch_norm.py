@@ -39,9 +39,9 @@ for mode in ("eager", "compiled"):
     session.load_weights(weights)
     for images in given["images"]:
         losses, gradients = session.losses_and_gradients(batch(images))
+        session.train_step(batch(images), StepValues(0.0))  # moves the statistics alone
     found[f"{mode}/losses"] = np.array([losses["loss"], losses["twice"]])
     found |= {f"{mode}/gradient.{name}": value for name, value in gradients.items()}
-    session.train_step(batch(images), StepValues(0.0))  # moves the statistics alone
     found |= {f"{mode}/{name}": value for name, value in session.weights().items()}
     found[f"{mode}/predict"] = session.predict(given["images"][0])
     found |= {f"{mode}/after/{name}": value for name, value in session.weights().items()}
