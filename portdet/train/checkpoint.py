@@ -155,9 +155,9 @@ class _About:
 
     step: Count
     config: dict[str, Any] = field(default_factory=dict)
-    ema_updates: Count = 0
+    ema_updates: Count | None = None
     weights: Annotated[str, Field(strict=True, max_length=40)] = ""
-    ema_correction: Number = 1.0
+    ema_correction: Number | None = None
 
 
 def held(remark: str) -> str:
@@ -168,14 +168,16 @@ def held(remark: str) -> str:
         return ""
     after = f"after {about.step} steps"
     if not about.weights:
-        if "ema.kind" not in about.config:
+        kind, updates = about.config.get("ema.kind"), about.ema_updates
+        if kind is None or updates is None:
             return ""
-        kind, updates = about.config["ema.kind"], about.ema_updates
         shadow = f", and the shadow of the EMA ({plain(str(kind)[:40])}, {updates} updates), not divided"
         return f"state of training {after}: raw weights{shadow if kind != 'none' else ''}"
     if about.weights == "raw":
         return f"raw weights {after}"
     updates, divisor = about.ema_updates, about.ema_correction
+    if updates is None or divisor is None:
+        return ""
     return f"EMA of the weights ({plain(about.weights)}, {updates} updates, divided by {divisor:.9g}) {after}"
 
 
