@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from portdet.child import run_child
-from portdet.config import Config, load
+from portdet.config import Config, load, sections
 from portdet.errors import PortdetError
 from portdet.losses.yolov3 import level_predictions
 from portdet.models.registry import check
@@ -100,3 +101,19 @@ def test_a_suppression_of_another_model_is_refused_before_the_training(model: st
         return
     with pytest.raises(PortdetError, match=f"eval.nms_kind = '{kind}' is not"):
         check(config)
+
+
+def test_the_page_names_keys_that_are_there() -> None:
+    """Values beside PaddleDetection's keys are those of the shipped configuration."""
+    page = (Path(__file__).parents[2] / "docs" / "from-paddledetection-yolov3.md").read_text(encoding="utf-8")
+    config = load(SHIPPED)
+    values = {"eval.objectness": "0.005", "eval.conf": "0.01", "eval.top_k": "1000", "eval.nms": "0.45",
+              "eval.max_det": "100", "augment.mixup_epochs": "250"}  # fmt: skip
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        (line,) = [line for line in page.splitlines() if f"| `{key}` |" in line]
+        assert line.split("`")[1].endswith(f": {value}")
+        assert getattr(getattr(config, section), name) == float(value)
+    named = set(re.findall(r"`((?:eval|optim|augment)\.\w+)", page))
+    known = {f"{section}.{key}" for section, cls in sections().items() for key in cls.model_fields}
+    assert named <= known
