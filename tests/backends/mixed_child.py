@@ -47,13 +47,10 @@ def case() -> tuple[Detector, Arrays, Arrays]:
 def main() -> None:
     _, target, backend, mode, precision = sys.argv[1:]
     detector, weights, inputs = case()
-    wide: Any = None
-    if precision == "float64":
-        from portdet_torch.target import TARGET64 as wide
     trained = tuple(name for name, info in detector.graph.weights().items() if info.trainable)
     options = Options(mode=mode, threads=1, precision=precision)
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(detector, backend, Recipe((Group(trained, 0.0),)), options, Path(folder), wide)
+        session = open_session(detector, backend, Recipe((Group(trained, 0.0),)), options, Path(folder))
         session.load_weights(weights)
         losses, gradients = session.losses_and_gradients(Batch(**inputs, image_ids=np.arange(2)))
         session.close()
