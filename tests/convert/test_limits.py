@@ -18,7 +18,8 @@ import pytest
 
 from portdet.cli.__main__ import run
 from portdet.errors import PortdetError
-from portdet_convert import load_canonical, models, open_weights
+from portdet.models import load_model
+from portdet_convert import convert, load_canonical, models, open_weights
 from portdet_convert.files import WRITERS, ckpt, npz, safetensors, source
 from portdet_convert.files.source import Arrays
 from portdet_convert.rules import explain
@@ -205,3 +206,19 @@ def test_what_a_shape_says_makes_no_layers(here: Path) -> None:
     safetensors.write("w", huge)
     assert calls(lambda: models.expected(list(huge))) < 20_000
     assert run(["convert", "w", "-o", "out.npz"]) in (0, 1)
+
+
+@pytest.mark.parametrize("name", ["backbone.stem3.norm.weight", "neck.block0.route.norm.weight", "output0.bias"])
+@pytest.mark.parametrize("length", [1 << 20, 1 << 60])
+def test_a_model_that_there_cannot_be(here: Path, name: str, length: int) -> None:
+    """Every tensor of a PP-YOLO, empty, and one of them as long as no layer is."""
+    graph = load_model({"name": "ppyolo", "variant": "r18vd", "classes": 2}, imgsz=96).graph
+    arrays: Arrays = {n: np.zeros((0, *info.shape), np.float32) for n, info in graph.weights().items()}
+    safetensors.write("w", {**arrays, name: np.zeros((length, 0), np.float32)})
+    with pytest.raises(PortdetError, match=r"its tensors are of no PP-YOLO: |tensor '.*' is \("):
+        convert("w", "out.npz")
+
+
+def test_a_number_of_blocks_that_no_model_has_is_another_model(here: Path) -> None:
+    safetensors.write("w", {f"backbone.res3.{i}.conv1.conv.weight": np.zeros(0, np.float32) for i in range(3000)})
+    assert convert("w", "out.npz").naming == "no known"

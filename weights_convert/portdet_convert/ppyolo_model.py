@@ -8,6 +8,9 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from portdet.errors import PortdetError
+from portdet.models.registry import fields_of
+
 Shapes = Mapping[str, Sequence[int]]
 OUTPUT = "output0.weight"
 _BACKBONE = ("kind", "depths", "deformable", "width")
@@ -19,12 +22,16 @@ _FIRST = {"pan": "neck.fpn0.left", "fpn": "neck.block0.conv0.conv", "light": "ne
 
 def expected(names: Collection[str]) -> list[str]:
     """All canonical names, in the network's order, of the model that has those: the backbone alone if no other is
-    among them."""
-    return list(_tensors(_whole(names), **_structure(names)))
+    among them; none if there can be no such model."""
+    try:
+        return list(_tensors(_whole(names), **_structure(names)))
+    except PortdetError:
+        return []
 
 
 def wanted(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """Every tensor's shape, by the channels and classes that canonical shapes show."""
+    """Every tensor's shape, by the channels and classes that canonical shapes show. Raises `PortdetError` where there
+    can be no such model: `backbone.stem3` of 10^6 channels."""
     return _tensors(_whole(shapes), **_sizes(shapes))
 
 
@@ -43,7 +50,7 @@ def section(shapes: Shapes) -> dict[str, Any]:
 
 
 def _apart(found: Mapping[str, Any], variant: str, keys: Collection[str]) -> list[str]:
-    fields = _model().Config.model_validate({"variant": variant})
+    fields = fields_of({"name": "ppyolo", "variant": variant})
     return [key for key in keys if getattr(fields, key) != found[key]]
 
 
@@ -98,7 +105,11 @@ def _tensors(whole: bool, **fields: Any) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight, with or without neck and head."""
     variant = _PUBLISHED[fields["neck"]]
     model = _model()
-    spec = model.build(model.Config.model_validate({"variant": variant, "neck_width": 4, **fields}))
+    try:
+        spec = model.build(fields_of({"name": "ppyolo", "variant": variant, "neck_width": 4, **fields}))
+    except PortdetError as error:
+        fix = "the file is damaged, or belongs to another model"
+        raise PortdetError(f"its tensors are of no PP-YOLO: {error.what}", fix=fix) from None
     return {name: param.shape for name, param in spec.items() if whole or name.startswith("backbone.")}
 
 
