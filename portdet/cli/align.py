@@ -182,6 +182,7 @@ def _trained(
         new_folder(t.project, "align", t.name, exist_ok=t.exist_ok, begun="*/session.json") as place,
         alone_in(folder := place.resolve(), deep=True),
     ):
+        keep(folder, against)
         clear(folder, say)
         job = AlignJob(values, names, folder, margin, say=say, weights=initial, pretrained=start, reference=reference)
         result = job.run()
@@ -189,6 +190,15 @@ def _trained(
     for name, lines in job.crashed.items():
         say(f"{name} could not run:\n{lines}", err=True)
     return 3 if job.crashed else exit_code(result)
+
+
+def keep(folder: Path, against: str | None) -> None:
+    """The curves to compare with are no file that the alignment will write, as they may be with train.exist_ok."""
+    from portdet.files import distinct
+
+    given = Path(against) if against and os.path.exists(against) else None
+    read = given / "align.json" if given and given.is_dir() else given
+    distinct({"the alignment": folder / "align.json"}, {"--against": read})
 
 
 def pretrained(values: Config) -> Arrays:

@@ -55,6 +55,7 @@ class Asked:
 def new(asked: Asked) -> int:
     """Make a plan and its folder, and climb. Raises PortdetError for what cannot be asked for, before any folder."""
     from portdet.alone import alone_in
+    from portdet.cli.align import keep
     from portdet.config import load
     from portdet.models.registry import check
     from portdet.train.earlier import clear
@@ -65,6 +66,7 @@ def new(asked: Asked) -> int:
     plan = _plan(asked, values)
     settings = values.train
     folder = run_folder(settings.project, "align", settings.name, exist_ok=settings.exist_ok).resolve()
+    keep(folder, asked.against)
     with alone_in(folder, deep=True):
         clear(folder, say)
         return climb(replace(plan, folder=str(folder), weights=_weights(values, asked.initial, folder)))

@@ -203,6 +203,24 @@ def test_a_training_that_could_not_be_compared_is_not_begun(tmp_path: Path, caps
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("level", [[], ["--level", "train"]])
+@pytest.mark.parametrize("way", ["the folder", "the file", "a link"])
+def test_what_is_compared_with_is_not_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], way: str, level: list[str]
+) -> None:
+    """With exist_ok a training may be asked to write where its own reference lies."""
+    healthy = finished(tmp_path / "healthy", PPDET)
+    assert against(tmp_path, "ppyolo_voc2012", str(healthy)) == 0
+    earlier = tmp_path / "out" / "align" / "healthy"
+    (tmp_path / "link").symlink_to(earlier)
+    before = (earlier / "align.json").read_bytes()
+    named = {"the folder": earlier, "the file": earlier / "align.json", "a link": tmp_path / "link"}[way]
+    words = ["yolov3_scenes", "--backends", "torch,paddle", "epochs=2", "name=healthy", "exist_ok=true", *level]
+    assert against(tmp_path, str(named), "--spread", "0.01", *words) == 3
+    assert "the alignment would overwrite --against" in capsys.readouterr().err
+    assert (earlier / "align.json").read_bytes() == before
+
+
 @pytest.mark.slow
 def test_a_training_against_an_earlier_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same seed gives the same AP, which lies between its own curves; another one's folder has no known spread."""

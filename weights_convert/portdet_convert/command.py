@@ -62,7 +62,8 @@ def convert(
 
     YOLOv3-DarkNet53 and PP-YOLO (r50vd_dcn, r18vd, v2, nano), whole or the backbone alone, are recognised by the names
     that darknet, mindspore-ai/models, PaddleDetection, miemiedetection or portdet's own models give them; --names
-    writes them so. A file of another model keeps its names. Every tensor of the file is converted, or counted as
+    writes them so. A file of another model keeps its names and values, and what frameworks lay out or call otherwise
+    (the weight of a Linear, a batch norm's parts) is said. Every tensor of the file is converted, or counted as
     skipped for a stated reason. With --model the tensors must have the shapes of that model, but for output layers of
     another class count: those are named and converted as they are, and it is `portdet train CONFIG --pretrained FILE`
     that skips them.
