@@ -46,9 +46,9 @@ def test_thin_yolov3(oracles: Path, tmp_path: Path, file: str, one: str, other: 
 def test_around_all_formats(oracles: Path, tmp_path: Path) -> None:
     folder = oracles / "darknet_yolov3_thin8"
     path = folder / "yolov3_thin8.weights"
-    for form in (*FORMATS, *reversed(FORMATS), "darknet"):
-        convert(path, tmp_path / f"next.{form}", to=form, cfg=folder / "yolov3_thin8.cfg")
-        path = tmp_path / f"next.{form}"
+    for number, form in enumerate((*FORMATS, *reversed(FORMATS), "darknet")):
+        convert(path, tmp_path / f"{number}.{form}", to=form, cfg=folder / "yolov3_thin8.cfg")
+        path = tmp_path / f"{number}.{form}"
     assert path.read_bytes() == (folder / "yolov3_thin8.weights").read_bytes()
 
 
