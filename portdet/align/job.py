@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,20 +46,43 @@ class AlignJob:
         runs.crashed = self.crashed
         runs.train()
         done = [name for name in self.backends if name not in self.crashed]
-        result = side_by_side(self.config, self.folder, done, self.margin, self.reference)
+        result = side_by_side(self.config, self.folder, done, self.margin, self.reference, self._start(done[0]))
         if self.crashed:
             result.passed = None
             result.verdict = f"Undecided: {', '.join(self.crashed)} did not finish. {result.verdict}"
         write(self.folder, result)
         return result
 
+    def _start(self, backend: str) -> float | None:
+        """AP50 of initial weights that are not drawn, which may find much before any training: by `portdet val`."""
+        if self.weights is None and self.pretrained is None:
+            return 0.0
+        place = self.folder / "val" / "initial"
+        command = [sys.executable, "-m", "portdet", "val", str(self.folder / "args.yaml")]
+        command += ["--weights", str(self.weights or self.folder / "initial.safetensors"), f"train.backend={backend}"]
+        command += [f"train.project={self.folder}", "train.name=initial", "train.exist_ok=true", "eval.save_json=true"]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env, check=False)
+        if done.returncode:  # the trainings stand, undecided at most
+            self.say(f"the initial weights could not be scored: {done.stderr.strip()[-500:]}")
+            return None
+        return float(json.loads((place / "metrics.json").read_text(encoding="utf-8"))["AP50"] or 0.0)
+
 
 def side_by_side(
-    config: Config, folder: Path, backends: Sequence[str], margin: float, reference: Reference | None = None
+    config: Config,
+    folder: Path,
+    backends: Sequence[str],
+    margin: float,
+    reference: Reference | None = None,
+    start: float | None = 0.0,
 ) -> AlignRun:
-    """The finished runs in the backends' folders, judged by the rule for one run each, and against `reference`."""
+    """The finished runs in the backends' folders, judged by the rule for one run each, and against `reference`.
+
+    start: AP50 of their initial weights, None: unknown.
+    """
     runs = [read_run(folder / name, name, folder) for name in backends]
-    result = AlignRun(config.train.name, "", "", runs, reference=reference)
+    result = AlignRun(config.train.name, "", "", runs, reference=reference, start=start)
     judge(result, [read_trace(folder / name) for name in backends], margin)
     try:
         judge_against(result)

@@ -32,8 +32,8 @@ def rule_text(margin: float) -> str:
         f"at every step, agrees on every loss of the first step within {FIRST_STEP:g} relative, and ends within "
         f"{margin:g} of the others in AP50 (mean of the last {LAST} validated epochs). Undecided where that cannot "
         f"tell a right port from a wrong one: fewer than {LAST} such epochs, or a first backend whose AP50 is not "
-        "above the margin, as a model that learns nothing would pass. One run each shows that nothing is grossly "
-        "different; it does not bound small differences."
+        "that much above its initial weights', as a model that learns nothing would pass. One run each shows that "
+        "nothing is grossly different; it does not bound small differences."
     )
 
 
@@ -67,18 +67,22 @@ def exact_checks(traces: Sequence[Trace], names: Sequence[str]) -> list[Check]:
     return checks
 
 
-def blind(runs: Sequence[BackendRun], margin: float) -> str:
+def blind(runs: Sequence[BackendRun], margin: float, start: float | None = 0.0) -> str:
     """Why final AP50s that agree within the margin show nothing, in words; '' where they show something.
 
-    The first run is the reference: what learns nothing has an AP50 of 0, and must not pass beside it.
+    The first run is the reference: what learns nothing ends with the AP50 `start` of the initial weights (None:
+    unknown), and must not pass beside it.
     """
     finals = [final_score(run) for run in runs]
     if all(map(math.isnan, finals)):
         return "no run has an AP50"
-    if not finals[0] > margin:
+    if start is None:
+        return "the AP50 of the initial weights is not known"
+    if not finals[0] - start > margin:
+        above = f"more than the margin {margin:g} above the {start:.3f} that the initial weights have"
         return (
-            f"{runs[0].name}'s {finals[0]:.3f} is not above the margin {margin:g}, so a model that learns nothing "
-            "would pass, too: train longer, or set a smaller --margin"
+            f"{runs[0].name}'s {finals[0]:.3f} is not {above if start else f'above the margin {margin:g}'}, so a model "
+            "that learns nothing would pass, too: train longer, or set a smaller --margin"
         )
     epochs = min(len(values_of(run.epochs, "AP50")) for run in runs)
     return f"only {epochs} of the {LAST} validated epochs whose mean is judged" if epochs < LAST else ""
@@ -107,7 +111,7 @@ def _first_step(traces: Sequence[Trace]) -> Check:
 
 def _final(run: AlignRun, margin: float) -> Check:
     finals = [final_score(backend) for backend in run.backends]
-    name, why = "final AP50", blind(run.backends, margin)
+    name, why = "final AP50", blind(run.backends, margin, run.start)
     if len(finals) == 1:
         return Check(name, None, f"{finals[0]:.3f}, and no other backend to compare it with")
     if lacking := [backend.name for backend, value in zip(run.backends, finals, strict=True) if math.isnan(value)]:

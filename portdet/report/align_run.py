@@ -52,7 +52,9 @@ class AlignRun:
 
     `rule_text`: the rule as a sentence. `verdict`: the finding as a sentence. `passed`: None where the rule could
     not decide. `pictures`: of all backends together, name -> file, relative to the JSON's folder. `reference`: curves
-    of others, which the runs are compared with. `intro`: what these runs are; empty: one training per backend.
+    of others, which the runs are compared with.
+    `intro`: what these runs are; empty: one training per backend. `start`: AP50 of the initial weights, what a model
+    that learns nothing ends with; None: unknown.
     """
 
     config_name: str
@@ -65,6 +67,7 @@ class AlignRun:
     pictures: dict[str, str] = field(default_factory=dict)
     reference: Reference | None = None
     intro: str = ""
+    start: float | None = 0.0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,9 @@ def test_a_training_against_an_earlier_one(tmp_path: Path, capsys: pytest.Captur
     assert portdet(["align", "--against", str(earlier), str(earlier / "torch"), f"project={tmp_path}"]) == 2
     best = earlier / "torch" / "weights" / "best.safetensors"
     assert portdet([*words, f"pretrained={best}", "seed=3", "name=further"]) == 2
+    scored = json.loads((tmp_path / "align" / "further" / "val" / "initial" / "metrics.json").read_text())["AP50"]
+    found = AlignRun.load(tmp_path / "align" / "further" / "align.json")
+    assert found.start == scored, "what the weights find before any training is known"
     start = load_file(tmp_path / "align" / "further" / "initial.safetensors")
     assert set(start) <= set(load_file(best))
     assert all(array.tobytes() == start[name].tobytes() for name, array in load_file(best).items() if name in start)

@@ -135,6 +135,20 @@ def test_what_cannot_tell_is_undecided(run: AlignRun, margin: float, why: str, t
     assert "✓ Passed" not in page
 
 
+def test_initial_weights_that_find_much_count() -> None:
+    """Trained on from .68: .726 is no more than what a port that learns nothing ends with."""
+    run = curves(*DEMO, start=12)
+    run.start = 0.68
+    assert failed(run, [TRACE] * 3) == ["final AP50"]
+    assert (run.passed, exit_code(run)) == (None, 2)
+    assert "torch's 0.726 is not more than the margin 0.1 above the 0.680 that the initial weights have" in run.verdict
+    run.start = None
+    assert failed(run, [TRACE] * 3) == ["final AP50"]
+    assert "the AP50 of the initial weights is not known" in run.verdict
+    run.start = 0.6
+    assert failed(run, [TRACE] * 3) == []
+
+
 @pytest.mark.parametrize(
     ("run", "margin"),
     [(curves(*[(0.11, 0.2)] * 3), 0.1), (curves(*[(0.11, 0.011)] * 3), 0.1), (curves(*DEMO), 0.1)],
