@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from portdet.align.compare import Dump, Envelope, compare
+from portdet.outputs import tensors
 from portdet.reference import run
 from portdet.session import Arrays
 from tests.align.compare_case import case
@@ -59,8 +60,7 @@ def numpy_forward() -> Arrays:
     found: Arrays = {}
 
     def record(path: str, output: object) -> None:
-        if isinstance(output, np.ndarray):
-            found[f"forward/{path}"] = output
+        found.update(tensors(output, f"forward/{path}", np.ndarray))
 
     weights = {n.removeprefix("weights/"): a for n, a in one.state.items() if n.startswith("weights/")}
     found["forward/predict"], _ = run(

@@ -11,6 +11,7 @@ import functools
 import numpy as np
 import pytest
 
+from portdet.outputs import tensors
 from portdet.reference import run
 from portdet.reference.distance import distance
 from portdet.session import Arrays
@@ -52,8 +53,7 @@ def forward() -> Arrays:
     kept: Arrays = {}
 
     def record(path: str, output: object) -> None:
-        if isinstance(output, np.ndarray):
-            kept[path] = output
+        kept.update(tensors(output, path, np.ndarray))
 
     output, _ = run(detector.graph, "predict", False, weights, {"images": batch.images}, record=record)
     return {"predictions": output, **{f"activations/{path}": array for path, array in kept.items()}}
