@@ -78,7 +78,7 @@ def test_points_and_self_runs(fakes: Fakes, tmp_path: Path, capsys: pytest.Captu
     assert "--self-runs 8 --points 20,3" in plan.extra["command"]
     for wrong in ("1,x", "-1", "0,,2"):
         assert align(tmp_path, "--level", "steps", "--points", wrong) == 3
-        assert f"--points {wrong} are no training steps" in capsys.readouterr().err
+        assert f"--points '{wrong}' are no training steps" in capsys.readouterr().err
     for unused in (["--points", "0,2"], ["--self-runs", "8", "--level", "ops"]):
         assert align(tmp_path / "unused", *unused, "--backends", "torch,paddle") == 3
         assert "--points and --self-runs are for levels with calibrated" in capsys.readouterr().err
@@ -118,7 +118,9 @@ def test_resume_adds_levels_to_the_folders_plan(
     assert "--resume goes on with the plan" in capsys.readouterr().err
     assert run(["align", "--resume", folder, "epochs=2"]) == 3
     assert run(["align", "--resume", str(tmp_path)]) == 3
-    assert "no alignment to go on with" in capsys.readouterr().err
+    assert "plan.json: cannot be read: No such file or directory\n  -> name a folder of `portdet align" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_ladder_that_trained_is_a_reference_for_other_runs(fakes: Fakes, tmp_path: Path) -> None:
