@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
@@ -199,6 +199,13 @@ class Session(Protocol):
         """Free device memory; leave process groups."""
 
 
+class Inexact(NamedTuple):
+    """A declared failure of a stated size: how far a kernel is off at most, in the unit of its line, and why."""
+
+    size: float
+    reason: str
+
+
 @dataclass(frozen=True)
 class MethodCall:
     """One call of a method of a generated class, in training mode: how single ops and layers are checked.
@@ -225,7 +232,7 @@ class Backend(Protocol):
     other_precisions: Mapping[str, Target]  # precision -> its words; what `Options.precision` may be beside float32
     modes: tuple[str, ...]  # of 'eager' and 'compiled'
     default_mode: str  # what "default" means
-    known_failures: Mapping[str, str]  # pattern of a line of `portdet conformance` ('ops/mish_*') -> reason
+    known_failures: Mapping[str, str | Inexact]  # pattern of a line of `portdet conformance` ('ops/mish_*') -> reason
     file_format: str  # the framework's own, as `portdet convert --to` names it
     loader: str  # the framework's function behind `load_file`
     launcher: Launcher  # starts N processes of one training

@@ -7,9 +7,23 @@ from pathlib import Path
 from types import MappingProxyType
 
 from portdet.lower.target import Target
-from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session, Source
+from portdet.session import Arrays, Check, Inexact, MethodCall, Options, Recipe, Session, Source
 from portdet_mindspore.launch import LAUNCHER
 from portdet_mindspore.target import TARGET
+
+HIDES = "its kernel gives the other value where one is nan"
+ONE_BY_ONE = "its kernel adds one by one"
+KNOWN: Mapping[str, str | Inexact] = MappingProxyType(
+    {
+        "sweep/relu of nan and infinity": "its kernel makes nan 0",
+        "sweep/maximum* of nan and infinity": HIDES,
+        "sweep/minimum* of nan and infinity": HIDES,
+        "sweep/bce_with_logits gradient of a": Inexact(8, "the sigmoid in it is MindSpore's float32 one"),
+        "reductions/mul_100003x3_by_3 gradient": Inexact(100, ONE_BY_ONE),
+        "reductions/batch_norm_2x8x160x160_at_* gradient": Inexact(150, ONE_BY_ONE),
+    }
+)
+"""On a CPU; MindSpore 2.10."""
 
 
 class MindSporeBackend:
@@ -20,7 +34,7 @@ class MindSporeBackend:
     other_precisions: Mapping[str, Target] = MappingProxyType({})
     modes: tuple[str, ...] = ("eager", "compiled")
     default_mode = "compiled"
-    known_failures: Mapping[str, str] = MappingProxyType({})
+    known_failures = KNOWN
     file_format = "ckpt"
     loader = "mindspore.load_checkpoint"
     launcher = LAUNCHER

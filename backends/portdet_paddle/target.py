@@ -18,9 +18,10 @@ DTYPES = {"float": "float32", "float32": "float32", "int32": "int32", "bool": "b
 # cancels, and its gradient at 0 is right.
 HEADER = """import paddle
 from paddle import nn
-from paddle.nn import functional as F
+from paddle.nn import functional as F"""
 
-
+HELPERS = {
+    "BatchNorm2D": """\
 class BatchNorm2D(nn.BatchNorm2D):  # stores a batch's unbiased variance; Paddle's own stores the biased one on CPU
     def forward(self, x):
         if not self.training or paddle.get_device() != "cpu":
@@ -28,11 +29,26 @@ class BatchNorm2D(nn.BatchNorm2D):  # stores a batch's unbiased variance; Paddle
         variance, others = self._variance.clone(), x.shape[0] * x.shape[2] * x.shape[3] - 1
         y = F.batch_norm(x, self._mean, variance, self.weight, self.bias, True, self._momentum, self._epsilon)
         paddle.assign(variance + (variance - self._variance * self._momentum) / others, self._variance)
-        return y
-
-
+        return y""",
+    "bce_with_logits": """\
 def bce_with_logits(x, target):  # Paddle's own gives the target no gradient
-    return F.softplus(-x) * target + F.softplus(x) * (1.0 - target)"""
+    return F.softplus(-x) * target + F.softplus(x) * (1.0 - target)""",
+    "total": """\
+def total(x, axis, keepdim=False):  # in float32 Paddle adds one by one on a CPU
+    if paddle.get_device() != "cpu":
+        return x.sum(axis=axis, keepdim=keepdim)
+    return x.sum(axis=axis, dtype="float64", keepdim=keepdim).astype(x.dtype)""",
+    "average": """\
+def average(x, axis=None, keepdim=False):  # Paddle's own adds one by one, over all axes too
+    y = x.sum() if axis is None else total(x, axis, keepdim)
+    return y / (x.size / y.size)""",
+    "equal": """\
+def equal(a, b):  # Paddle's own holds for numbers that are less than 1e-8 apart
+    return (a <= b) & (a >= b)""",
+    "mish": """\
+def mish(x):  # the same values as F.mish, whose gradient takes three times as long on a CPU
+    return x * F.tanh(F.softplus(x))""",
+}
 
 
 def _conv(attrs: Attrs) -> str:
@@ -52,13 +68,23 @@ def _norm(attrs: Attrs) -> str:
     return f"BatchNorm2D({attrs['channels']}, momentum={keep}, epsilon={attrs['eps']})"
 
 
-def _reduce(name: str) -> Callable[[Args], str]:
+def _max(a: Args) -> str:
+    raw = a.attrs.raw
+    if raw["axis"] is None:
+        return f"{a.tight(0)}.max()"
+    keep = ", keepdim=True" if raw.get("keepdims") else ""
+    return f"{a.tight(0)}.max(axis={a.attrs['axis']}{keep})"
+
+
+def _sum(name: str, whole: str) -> Callable[[Args], str]:
+    """whole: the text over all axes, which Paddle's `sum` adds in float64 or as a tree."""
+
     def write(a: Args) -> str:
         raw = a.attrs.raw
         if raw["axis"] is None:
-            return f"{a.tight(0)}.{name}()"
+            return whole.format(a[0], tight=a.tight(0))
         keep = ", keepdim=True" if raw.get("keepdims") else ""
-        return f"{a.tight(0)}.{name}(axis={a.attrs['axis']}{keep})"
+        return f"{name}({a[0]}, {a.attrs['axis']}{keep})"
 
     return write
 
@@ -73,11 +99,11 @@ def _stack(a: Args) -> str:
 
 
 def _extremum(name: str, bound: str) -> Callable[[Args], str]:
-    """Tensors only: a number becomes a bound of `clip`."""
+    """Tensors only: a number becomes a bound of `clip`, whose other bound would be the largest finite number."""
 
     def write(a: Args) -> str:
         if a.texts[1][0].startswith("\0"):
-            return f"paddle.clip({a[0]}, {bound}={a[1]})"
+            return f"paddle.clip({a[0]}, {bound})".format(a[1])
         return f"paddle.{name}({a[0]}, {a[1]})"
 
     return write
@@ -95,7 +121,8 @@ TARGET = Target(
     base="nn.Layer",
     forward="forward",
     sequential="nn.Sequential",
-    reserved=frozenset({"paddle", "nn", "F", "BatchNorm2D", "bce_with_logits"}),
+    reserved=frozenset({"paddle", "nn", "F"}),
+    helpers=HELPERS,
     layers={
         "Conv2d": Layer(_conv, {"weight": "weight", "bias": "bias"}),
         "BatchNorm2d": Layer(
@@ -110,14 +137,16 @@ TARGET = Target(
         "sigmoid": "F.sigmoid({0})",
         "tanh": "F.tanh({0})",
         "softplus": "F.softplus({0})",
+        "mish": "mish({0})",
         "exp": "paddle.exp({0})",
         "log": "paddle.log({0})",
         "sqrt": "paddle.sqrt({0})",
         "floor": "paddle.floor({0})",
-        "maximum": _extremum("maximum", "min"),
-        "minimum": _extremum("minimum", "max"),
+        "maximum": _extremum("maximum", "{0}, float('inf')"),
+        "minimum": _extremum("minimum", "-float('inf'), {0}"),
         "stop_gradient": "{0}.detach()",
         "bce_with_logits": "bce_with_logits({0}, {1})",
+        "equal": "equal({0}, {1})",
         "logical_not": "paddle.logical_not({0})",
         "where": "paddle.where({0}, {1}, {2})",
         "cast": lambda a: f"{a.tight(0)}.astype('{DTYPES[a.attrs.raw['dtype']]}')",
@@ -129,9 +158,9 @@ TARGET = Target(
         "iota": "paddle.arange({length}, dtype={0}.dtype)",
         "constant": "paddle.to_tensor({values}, dtype={0}.dtype)",
         "gather": "paddle.take_along_axis({0}, {1}.unsqueeze(-1), axis=1)",
-        "sum": _reduce("sum"),
-        "mean": _reduce("mean"),
-        "max": _reduce("max"),
+        "sum": _sum("total", "{tight}.sum()"),
+        "mean": _sum("average", "average({0})"),
+        "max": _max,
         "argmax": "paddle.argmax({0}, axis={axis}, dtype='int32')",
         "matmul": "paddle.matmul({0}, {1})",
         "max_pool2d": "F.max_pool2d({0}, {kernel}, stride={stride}, padding={padding})",

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from portdet.lower.target import Target
-from portdet.session import Arrays, Check, MethodCall, Options, Recipe, Session, Source
+from portdet.session import Arrays, Check, Inexact, MethodCall, Options, Recipe, Session, Source
 from portdet_torch.launch import LAUNCHER
 from portdet_torch.target import TARGET, TARGET64
 
@@ -21,7 +21,7 @@ class TorchBackend:
     other_precisions: Mapping[str, Target] = MappingProxyType({"float64": TARGET64})
     modes: tuple[str, ...] = ("eager", "compiled")
     default_mode = "eager"
-    known_failures: Mapping[str, str] = MappingProxyType({})
+    known_failures: Mapping[str, str | Inexact] = MappingProxyType({})
     file_format = "pth"
     loader = "torch.load"
     launcher = LAUNCHER

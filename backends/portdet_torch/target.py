@@ -92,6 +92,7 @@ TARGET = Target(
         "sigmoid": "torch.sigmoid({0})",
         "tanh": "torch.tanh({0})",
         "softplus": "F.softplus({0})",
+        "mish": "F.mish({0})",
         "exp": "torch.exp({0})",
         "log": "torch.log({0})",
         "sqrt": "torch.sqrt({0})",

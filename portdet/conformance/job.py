@@ -10,7 +10,7 @@ from portdet.child import run_child
 from portdet.conformance.rows import Row, declared, stale
 from portdet.errors import PortdetError, nearest
 
-SECTIONS = ("table", "ops", "layers", "models", "steps", "ranks")
+SECTIONS = ("table", "ops", "sweep", "reductions", "layers", "models", "steps", "ranks")
 WITHOUT_MODE = ("table",)
 TIMEOUT = 3600.0
 

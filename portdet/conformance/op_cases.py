@@ -1,19 +1,16 @@
-"""A spec whose loss runs ops on their samples: written as a file, as a spec has to be."""
+"""The ops' samples, as calls of a spec."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from portdet.ir.graph import DType, ModuleGraph
-from portdet.ir.trace import graph
+from portdet.conformance.written import Part
 from portdet.ops import OPS, Op, Sample
-from portdet.session import Array, Arrays, Source
-from portdet.source import load
+from portdet.session import Arrays
 
 LAYERS = ("conv2d",)  # an op that only leaf layers call
 
@@ -59,6 +56,7 @@ def drawn(case: str, sample: Sample) -> Arrays:
     return found
 
 
+@functools.cache
 def cases() -> tuple[list[Case], Arrays]:
     """Every op's samples, and the inputs of all of them."""
     found: list[Case] = []
@@ -74,46 +72,18 @@ def cases() -> tuple[list[Case], Arrays]:
     return found, inputs
 
 
-def traced(found: Sequence[Case], folder: Path) -> tuple[ModuleGraph, Arrays]:
-    """Write the spec of these cases, import it and trace it; and its inputs."""
-    names = {name for case in found for name in case.names}
-    inputs = {name: array for name, array in cases()[1].items() if name in names}
-    lines = ["from portdet import ops", "from portdet.spec import Module", ""]
-    calls = []
-    for case in found:
-        letters = [name[-1] for name in case.names]
-        queue = list(letters)
+def part(case: Case) -> Part:
+    """The case as a call of a spec; tuples of tensors keep their form."""
+    letters = [name[-1] for name in case.names]
+    queue = list(letters)
 
-        def text(arg: Any, queue: list[str] = queue) -> str:
-            if isinstance(arg, tuple) and arg and isinstance(arg[0], tuple):
-                return "[" + ", ".join(text(part) for part in arg) + "]"
-            return queue.pop(0)
+    def text(arg: Any) -> str:
+        if isinstance(arg, tuple) and arg and isinstance(arg[0], tuple):
+            return "[" + ", ".join(text(one) for one in arg) + "]"
+        return queue.pop(0)
 
-        arguments = [text(arg) for arg in case.sample.args]
-        arguments += [f"{key}={value!r}" for key, value in case.sample.attrs.items()]
-        lines += [
-            f"class {_class(case.name)}(Module):",
-            "    def __init__(self):",
-            "        pass",
-            f"    def forward(self, {', '.join(letters)}):",
-            f"        return ops.{case.op.name}({', '.join(arguments)})",
-            "",
-        ]
-        calls.append(f"'{case.name}': self.{case.name}({', '.join(case.names)})")
-    lines += ["class Net(Module):", "    def __init__(self):"]
-    lines += [f"        self.{case.name} = {_class(case.name)}()" for case in found]
-    lines += [f"    def loss(self, {', '.join(inputs)}):", f"        return {{{', '.join(calls)}}}"]
-    path = folder / f"spec_{found[0].name}_{len(found)}.py"
-    module = load(Source("\n".join(lines) + "\n", path))
-    types: dict[str, tuple[tuple[int, ...], DType]] = {
-        name: (array.shape, _dtype(array)) for name, array in inputs.items()
-    }
-    return graph(module.Net(), {"loss": (True, types)}), inputs
-
-
-def _class(name: str) -> str:
-    return "".join(part.capitalize() for part in name.split("_"))
-
-
-def _dtype(array: Array) -> DType:
-    return {"f": "float", "i": "int32", "b": "bool"}[array.dtype.kind]  # type: ignore[return-value]
+    arguments = [text(arg) for arg in case.sample.args]
+    arguments += [f"{key}={value!r}" for key, value in case.sample.attrs.items()]
+    arrays = cases()[1]
+    inputs = {letter: arrays[name] for letter, name in zip(letters, case.names, strict=True)}
+    return Part(case.name, f"ops.{case.op.name}({', '.join(arguments)})", inputs)

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from portdet.backends import load_backend
-from portdet.conformance.op_cases import Case, cases, traced
+from portdet.conformance.op_cases import Case, cases, part
 from portdet.conformance.rows import Row, holds, near
+from portdet.conformance.written import Unusable, together, traced
 from portdet.errors import PortdetError
 from portdet.lower import emit
 from portdet.session import Array, Arrays, MethodCall, Options, Source
@@ -20,18 +21,11 @@ KINDS = {"f": "float32", "i": "int32", "b": "bool"}
 CASES, INPUTS = cases()
 
 
-class Unusable(Exception):
-    """The backend refuses to run anything; `why` is its own error."""
-
-    def __init__(self, why: PortdetError) -> None:
-        self.why = why
-
-
 def check(backend: str, options: Options, folder: Path, only: Sequence[str] = ()) -> list[Row]:
     """A row for each sample's value, and one for each gradient. only: names of ops; empty: all."""
     chosen = [case for case in CASES if not only or case.op.name in only]
     try:
-        outs, grads, errors = _run(chosen, backend, options, folder)
+        outs, grads, errors = together(chosen, lambda some: _run(some, backend, options, folder))
     except Unusable as error:
         raise error.why from None
     return [row for case in chosen for row in _rows(case, options.mode, outs, grads, errors)]
@@ -51,27 +45,17 @@ def _rows(case: Case, mode: str, outs: Arrays, grads: Arrays, errors: dict[str, 
         yield near("ops", f"{name} gradient", mode, grads[name], slopes(name), GRADIENT, least=1e-3)
 
 
-def _run(chosen: Sequence[Case], backend: str, options: Options, folder: Path) -> tuple[Arrays, Arrays, dict[str, str]]:
-    """Outputs, gradients, and what went wrong by case. All together; where that fails, halves, down to the culprit."""
+def _run(chosen: Sequence[Case], backend: str, options: Options, folder: Path) -> tuple[Arrays, Arrays]:
+    graph, inputs = traced([part(case) for case in chosen], folder)
+    used = load_backend(backend)
+    path = folder / f"ops_{chosen[0].name}_{len(chosen)}_{backend}.py"
+    source = Source(emit(graph, used.target, title="Ops."), path)
+    factors = {name: array for name, array in cotangents().items() if name in {case.name for case in chosen}}
+    call = MethodCall(source, "Net", "loss", inputs, {}, tuple(_floats(chosen)), factors)
     try:
-        graph, inputs = traced(chosen, folder)
-        used = load_backend(backend)
-        path = folder / f"ops_{chosen[0].name}_{len(chosen)}_{backend}.py"
-        source = Source(emit(graph, used.target, title="Ops."), path)
-        factors = {name: array for name, array in cotangents().items() if name in {case.name for case in chosen}}
-        call = MethodCall(source, "Net", "loss", inputs, {}, tuple(_floats(chosen)), factors)
-        try:
-            return *used.differentiate(call, options), {}
-        except PortdetError as error:  # an absent device, for one: no op is to blame
-            raise Unusable(error) from None
-    except Unusable:
-        raise
-    except Exception as error:
-        if len(chosen) == 1:
-            return {}, {}, {chosen[0].name: f"{type(error).__name__}: {error}"}
-        half = len(chosen) // 2
-        parts = [_run(part, backend, options, folder) for part in (chosen[:half], chosen[half:])]
-        return parts[0][0] | parts[1][0], parts[0][1] | parts[1][1], parts[0][2] | parts[1][2]
+        return used.differentiate(call, options)
+    except PortdetError as error:  # an absent device, for one: no op is to blame
+        raise Unusable(error) from None
 
 
 def _floats(chosen: Sequence[Case]) -> list[str]:

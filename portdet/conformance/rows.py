@@ -8,7 +8,9 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from portdet.reference.distance import distance
-from portdet.session import Array, Arrays
+from portdet.session import Array, Arrays, Inexact
+
+SLACK = 4.0  # how much larger than what is found a declared size may be: processors differ
 
 Outcome = Literal["passed", "failed", "known", "passed unexpectedly"]
 
@@ -22,6 +24,7 @@ class Row:
     mode: str
     outcome: Outcome
     detail: str = ""
+    size: float | None = None  # how far it is off, in the section's own unit, where a declaration states a size
 
     @property
     def key(self) -> str:
@@ -54,25 +57,38 @@ def same_bits(section: str, name: str, mode: str, got: Arrays, want: Arrays) -> 
     return holds(section, name, mode, not apart, f"other bits in {len(apart)} of {len(want)} arrays, first {apart[:1]}")
 
 
-def declared(rows: Sequence[Row], known: Mapping[str, str]) -> list[Row]:
+def declared(rows: Sequence[Row], known: Mapping[str, str | Inexact]) -> list[Row]:
     """Rows with what the backend declares: known failures with their reasons, and those that pass all the same.
 
-    known: pattern of `Row.key` -> reason.
+    known: pattern of `Row.key` -> reason, with a size or without.
     """
     out = []
     for row in rows:
         reason = next((reason for pattern, reason in known.items() if fnmatchcase(row.key, pattern)), None)
-        if reason is None:
+        said = reason.reason if isinstance(reason, Inexact) else reason
+        if reason is None or said is None:
             out.append(row)
-        elif row.outcome == "failed":
-            out.append(replace(row, outcome="known", detail=reason))
-        else:
-            detail = f"declared as a known failure ({reason}), but it passes: take it out of `known_failures`"
+        elif row.outcome == "passed":
+            detail = f"declared as a known failure ({said}), but it passes: take it out of `known_failures`"
             out.append(replace(row, outcome="passed unexpectedly", detail=detail))
+        elif isinstance(reason, Inexact) and (other := _other_size(row, reason.size)):
+            out.append(replace(row, detail=f"{row.detail}; {other}"))
+        else:
+            detail = f"{said}: {row.detail}" if isinstance(reason, Inexact) else said
+            out.append(replace(row, outcome="known", detail=detail))
     return out
 
 
-def stale(rows: Sequence[Row], known: Mapping[str, str]) -> list[Row]:
+def _other_size(row: Row, size: float) -> str:
+    """What is wrong with a declared size; empty where it is the one found, or up to SLACK times as large."""
+    if row.size is None:
+        return "its declaration states a size, and there is none: it broke"
+    if row.size > size:
+        return f"{size:g} is declared in `known_failures`"
+    return f"{size:g} is declared in `known_failures`, far more than there is" if size > SLACK * row.size else ""
+
+
+def stale(rows: Sequence[Row], known: Mapping[str, str | Inexact]) -> list[Row]:
     """A failed row for each declaration that fits no row: nobody knows what it excuses."""
     return [
         Row("table", f"known_failures: {pattern}", "-", "failed", "fits no line of this list")

@@ -40,7 +40,7 @@ class Body:
         self.holes = Holes()
         self.names: dict[Value, str] = {}
         self.inline: dict[Value, Node] = {}
-        self.taken = taken | target.reserved | {"self"}
+        self.taken = taken | target.reserved | set(target.helpers) | {"self"}
         for value in function.inputs:
             self.names[value] = _free(value.hint or "x", set(self.names.values()) | self.taken)
         attrs = Attrs(config, self.holes, str)

@@ -49,7 +49,22 @@ class _Emitter:
         blocks = [self._function(instances) for instances in self.functions.values()]
         blocks += [self._classes(instances) for instances in self.modules.values()]
         doc = "\n".join(filter(None, [f'"""{title}', notes and "\n" + notes])) + ('\n"""' if notes else '"""')
-        return f"{doc}\n\n{self.target.header}\n\n\n" + "\n\n\n".join(b for block in blocks for b in block) + "\n"
+        self._check_names()
+        text = "\n\n\n".join(b for block in blocks for b in block)
+        return "\n\n\n".join([f"{doc}\n\n{self.target.header}", *self.target.needed(text), text]) + "\n"
+
+    def _check_names(self) -> None:
+        """A function or class of the spec must not hide what the target's own words stand for."""
+        own = self.target.reserved | set(self.target.helpers)
+        items = [item for known in (self.functions, self.modules) for found in known.values() for item in found]
+        for item in items:
+            group, _ = (self.function_group if isinstance(item, Function) else self.module_group)[id(item)]
+            if group.name in own:
+                raise PortdetError(
+                    f"'{group.name}' means something else in source for {self.target.name}",
+                    where=item.where,
+                    fix="give it another name in the spec",
+                )
 
     # ------------------------------------------------------------------ functions
     def _function(self, instances: list[Function]) -> list[str]:

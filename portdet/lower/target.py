@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -41,10 +42,22 @@ class Target:
     layers: Mapping[str, Layer]
     natives: Mapping[str, Native] = field(default_factory=dict)  # modules whose forward the framework has a kernel for
     reserved: frozenset[str] = field(default_factory=frozenset)  # names that the header binds
+    helpers: Mapping[str, str] = field(default_factory=dict)  # name -> its definition, written where a text calls it
 
     def native(self, module: ModuleGraph) -> Native | None:
         """The text that replaces the module's forward; None where there is none or the module asks for its own."""
         return None if module.config.get("composed") else self.natives.get(module.class_name)
+
+    def needed(self, text: str) -> list[str]:
+        """The definitions of the helpers that the text calls, and of those that these call, in the table's order."""
+        called: set[str] = set()
+        queue = [text]
+        while queue:
+            words = set(re.findall(r"\b(\w+)\(", queue.pop()))
+            fresh = {name for name in self.helpers if name in words} - called
+            called |= fresh
+            queue += [self.helpers[name] for name in fresh]
+        return [self.helpers[name] for name in self.helpers if name in called]
 
     def native_name(self, layer: str, leaf: str) -> str:
         """The framework's name of a leaf layer's weight."""

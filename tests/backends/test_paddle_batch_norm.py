@@ -15,6 +15,9 @@ from tests.backends.paddle_process import run_for_arrays
 SOURCE = f"""{TARGET.header}
 
 
+{TARGET.helpers["BatchNorm2D"]}
+
+
 class Net(nn.Layer):
     def __init__(self):
         super().__init__()

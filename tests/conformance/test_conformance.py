@@ -17,12 +17,22 @@ from portdet.errors import PortdetError
 from tests.backends.harness import require
 
 QUICK = [
+    ("torch", "eager", "sweep"),
+    ("torch", "eager", "reductions"),
     ("torch", "eager", "layers"),
     ("torch", "eager", "models"),
     ("torch", "eager", "steps"),
     ("mindspore", "compiled", "ops"),
     ("mindspore", "compiled", "layers"),
     ("mindspore", "eager", "ops"),
+    ("mindspore", "compiled", "sweep"),
+    ("mindspore", "compiled", "reductions"),
+    ("mindspore", "eager", "sweep"),
+    ("mindspore", "eager", "reductions"),
+    ("paddle", "eager", "sweep"),
+    ("paddle", "eager", "reductions"),
+    ("paddle", "compiled", "sweep"),
+    ("paddle", "compiled", "reductions"),
     ("torch", "eager", "ranks"),
     ("mindspore", "compiled", "ranks"),
     ("paddle", "eager", "ranks"),
@@ -31,7 +41,7 @@ QUICK = [
     ("paddle", "compiled", "ops"),
     ("paddle", "compiled", "layers"),
 ]
-ROWS = {"ops": 130, "layers": 38, "models": 280, "steps": 150, "ranks": 7}
+ROWS = {"ops": 130, "sweep": 91, "reductions": 113, "layers": 38, "models": 280, "steps": 150, "ranks": 7}
 """At least so many rows: a section that looks at nothing passes too."""
 
 

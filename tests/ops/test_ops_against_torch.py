@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from portdet.ops import OPS, Sample, mish
+from portdet.ops import OPS, Sample
 from portdet.ops.elementwise import NUMPY
 from portdet.ops.table import Type
 
@@ -50,7 +50,8 @@ PEERS: dict[str, Callable[..., Any]] = {
     "leaky_relu": lambda x, *, slope: functional.leaky_relu(x, slope),
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
-    "softplus": lambda x: functional.softplus(x, threshold=1e3),
+    "softplus": lambda x: functional.softplus(x, threshold=500),
+    "mish": functional.mish,
     "exp": torch.exp,
     "log": torch.log,
     "sqrt": torch.sqrt,
@@ -170,11 +171,6 @@ def test_type_rule_tells_what_the_reference_gives(name: str, number: int) -> Non
     made = np.asarray(OPS[name].reference(*args, **sample.attrs))
     assert tuple(shape) == made.shape
     assert NUMPY[dtype] == made.dtype
-
-
-def test_mish_equals_torch() -> None:
-    x = np.linspace(-40, 120, 161)
-    np.testing.assert_allclose(mish(x), functional.mish(torch.from_numpy(x)).numpy(), rtol=1e-6, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["sub", "div", "less", "conv2d", "gather", "where"])

@@ -19,6 +19,10 @@ def bce_with_logits(x, target):  # Paddle's own gives the target no gradient
     return F.softplus(-x) * target + F.softplus(x) * (1.0 - target)
 
 
+def equal(a, b):  # Paddle's own holds for numbers that are less than 1e-8 apart
+    return (a <= b) & (a >= b)
+
+
 def box_targets(boxes, images):  # yolov3.py:19
     boxes = boxes.astype('float32')
     size = boxes[..., 2:4] - boxes[..., 0:2]
@@ -46,7 +50,7 @@ def cells(centre, grid):  # yolov3.py:47
     product = centre * grid
     cell = paddle.floor(product)
     high = centre * 4097.0 - (centre * 4097.0 - centre)
-    below = (product == cell) & (high * grid - product + (centre - high) * grid < 0.0)
+    below = equal(product, cell) & (high * grid - product + (centre - high) * grid < 0.0)
     return cell - below.astype('float32')
 
 
@@ -57,11 +61,11 @@ def assign(head, place, best, labels, valid, first):  # yolov3.py:62
     mine = valid & ((best < first + 3) & (best > first - 1))
     row = (cell[..., 1] * head.shape[3] + cell[..., 0]) * 3.0 + (best.astype('float32') - first)
     row = row * mine.astype('float32')
-    same = mine[:, :, None] & mine[:, None, :] & (row[:, :, None] == row[:, None, :])
+    same = mine[:, :, None] & mine[:, None, :] & equal(row[:, :, None], row[:, None, :])
     turn = paddle.arange(row.shape[1], dtype=row.dtype)
     winner = mine & ((same & (turn > turn[:, None])).astype('float32').max(axis=2) < 0.5)
-    own = labels[:, :, None] == paddle.arange(3, dtype=labels.dtype)
-    targets = paddle.clip(paddle.matmul(same.astype('float32'), own.astype('float32')), max=1.0)
+    own = equal(labels[:, :, None], paddle.arange(3, dtype=labels.dtype))
+    targets = paddle.clip(paddle.matmul(same.astype('float32'), own.astype('float32')), -float('inf'), 1.0)
     offset = (centre * grid - cell).astype('float32')
     return row.astype('int32'), winner, offset, targets
 
@@ -87,7 +91,7 @@ def pairwise_iou(a, b):  # boxes.py:11
     high = paddle.minimum(
         (a[..., 0:2] + a[..., 2:4] / 2.0)[:, :, None, :], (b[..., 0:2] + b[..., 2:4] / 2.0)[:, None, :, :]
     )
-    side = paddle.clip(high - low, min=0.0)
+    side = paddle.clip(high - low, 0.0, float('inf'))
     inter = side[..., 0] * side[..., 1]
     add = (a[..., 2] * a[..., 3])[:, :, None] + (b[..., 2] * b[..., 3])[:, None, :]
     return inter / (add - inter)
@@ -103,7 +107,7 @@ def level_loss(head, images, place, log_size, best, labels, valid, first, anchor
     weight = hit * (2.0 - truth[..., 2:3] * truth[..., 3:4])
     error = log_size - picked[..., 2:4]
     overlap = pairwise_iou(decode(raw.detach(), images, anchors=anchors), truth) * hit.transpose((0, 2, 1))
-    place_of = paddle.arange(flat.shape[1], dtype=row.dtype)[:, None] == row[:, None, :]
+    place_of = equal(paddle.arange(flat.shape[1], dtype=row.dtype)[:, None], row[:, None, :])
     found = (place_of & winner[:, None, :]).astype('float32').max(axis=2)
     objectness = bce_with_logits(flat[..., 4], found) * (
         found + (1.0 - found) * (overlap.max(axis=2) < 0.7).astype('float32')
