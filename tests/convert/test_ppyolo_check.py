@@ -68,7 +68,7 @@ def test_the_frameworks_own_loader_and_model(
         assert f"{said}, same bits\n" in done.output
     check = json.loads(Path("r.json").read_text())["check"]
     assert (check["passed"], check["model"], check["side"]) == (True, "ppyolo, variant=nano, classes=3", 96)
-    assert re.search(r"outputs of 201 modules and predictions; ppyolo, variant=nano", done.output), done.output
+    assert re.search(r"outputs of (199|201) modules and predictions; ppyolo, variant=nano", done.output), done.output
     (found,) = check["backends"]
     assert (found["backend"], found["absolute"], found["relative"], found["first"]) == (backend, 0.0, 0.0, "")
     assert 0 < found["from_float64"] < 1e-3, "float32 cannot be exact, nor as far as this"
