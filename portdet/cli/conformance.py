@@ -35,14 +35,14 @@ def command(
     """Hold a backend against the checklist: every op and layer with its gradient, whole detectors, the train step.
 
     \b
-    table    a text for every op and layer
-    ops      each sample: value, type and gradient, against the reference in numpy
+    table       a text for every op and layer
+    ops         each sample: value, type and gradient, against the reference in numpy
     sweep       elementwise ops at 100,000 places over all of float32, value and gradient
     reductions  sums, means and batch norm of up to 11.5 million values, off zero too
-    layers   the same for convolutions, batch norm, deformable convolutions
-    models   losses, predictions, activations, batch statistics and gradients of small detectors
-    steps    momentum, decay, clip, loss scale, EMA, state, overflow, refusals: closed forms in numpy
-    ranks    two processes against one on the same global batch, by the backend's launcher
+    layers      the same for convolutions, batch norm, deformable convolutions
+    models      losses, predictions, activations, batch statistics and gradients of small detectors
+    steps       momentum, decay, clip, loss scale, EMA, state, overflow, refusals: closed forms in numpy
+    ranks       two processes against one on the same global batch, by the backend's launcher
 
     What a backend declares in `known_failures` may fail, and must not pass. Exit code 1 if anything else fails.
 

@@ -42,7 +42,8 @@ QUICK = [
     ("paddle", "compiled", "layers"),
 ]
 ROWS = {"ops": 130, "sweep": 91, "reductions": 113, "layers": 38, "models": 280, "steps": 150, "ranks": 7}
-"""At least so many rows: a section that looks at nothing passes too."""
+"""At least so many rows: a section that looks at nothing passes too. The outputs of modules are looked at eagerly only."""
+COMPILED = {**ROWS, "models": 200}
 
 
 def _all() -> Iterator[object]:
@@ -60,7 +61,7 @@ def test_a_backend_conforms(backend: str, mode: str, section: str) -> None:
     job = Conformance(backend, modes=[mode], threads=1, sections=[section])
     rows = job.run()
     assert [(row.key, row.detail) for row in rows if not row.good] == []
-    assert len(rows) >= ROWS[section]
+    assert len(rows) >= (ROWS if mode == "eager" else COMPILED)[section]
     assert {row.section for row in rows} == {section}
 
 
