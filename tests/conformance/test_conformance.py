@@ -42,7 +42,7 @@ QUICK = [
     ("paddle", "compiled", "layers"),
 ]
 ROWS = {"ops": 130, "sweep": 91, "reductions": 113, "layers": 38, "models": 280, "steps": 150, "ranks": 7}
-"""At least so many rows: a section that looks at nothing passes too. The outputs of modules are looked at eagerly only."""
+"""At least so many rows: a section that looks at nothing passes too. Outputs of modules are looked at eagerly only."""
 COMPILED = {**ROWS, "models": 200}
 
 
