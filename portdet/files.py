@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from portdet import guard, held
 from portdet.errors import PortdetError
 from portdet.outside import plain
+from portdet.processes import guard, held
 
 # What `replacing` writes to, and the name that the safetensors package gave its own temporary file.
 _TEMPORARY = re.compile(r"\..+\.\d+(-\d+)?(\.\w+)?|\.tmp\w{6}", re.ASCII)

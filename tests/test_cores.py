@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from portdet.cores import cores
+from portdet.processes.cores import cores
 
 ROOT = Path(__file__).parents[1]
 HAS = len(os.sched_getaffinity(0))
@@ -53,7 +53,10 @@ def test_a_machine_without_proc(tmp_path: Path) -> None:
 
 
 def test_a_task_set_counts(tmp_path: Path) -> None:
-    code = ONE + f"from pathlib import Path; from portdet.cores import cores; print(cores(Path({str(tmp_path)!r})))"
+    code = (
+        ONE
+        + f"from pathlib import Path; from portdet.processes.cores import cores; print(cores(Path({str(tmp_path)!r})))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
 
 

@@ -16,8 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (
     {"errors", "outside", "__version__"},
-    {"config", "files", "child", "console", "ranks", "heap", "cores", "plain_yaml", "section", "settings"}
-    | {"alone", "guard", "held", "scratch", "tensors", "watch"},
+    {"config", "console", "files", "plain_yaml", "processes", "ranks", "section", "settings", "tensors"},
     {"ir", "ops", "spec"},  # the core: ops are methods of the graph's values, a spec traces itself
     {"passes", "lower", "reference", "assign"},
     {"losses", "outputs", "session", "shadow", "source", "state"},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mindspore as ms
 
-from portdet.scratch import scratch
+from portdet.processes.scratch import scratch
 from portdet.session import Arrays
 
 

@@ -10,8 +10,8 @@ import mindspore as ms
 import numpy as np
 
 from portdet.backends import watched
-from portdet.cores import cores
 from portdet.errors import PortdetError
+from portdet.processes.cores import cores
 from portdet.session import Array, Arrays, Batch, Options, Recipe, Source, StepResult, StepValues
 from portdet.shadow import HostShadow, Shadow
 from portdet.source import load

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from portdet.cores import cores
+from portdet.processes.cores import cores
 from portdet.session import Check
 from portdet_paddle.start import mkl_kind
 

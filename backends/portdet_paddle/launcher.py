@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from portdet.scratch import scratch
+from portdet.processes.scratch import scratch
 from portdet_paddle.start import import_paddle
 
 

@@ -13,7 +13,7 @@ import paddle
 
 from portdet.backends import watched
 from portdet.errors import PortdetError
-from portdet.heap import keep_freed_memory
+from portdet.processes.heap import keep_freed_memory
 from portdet.session import Array, Arrays, Batch, Options, Recipe, Source, StepResult, StepValues
 from portdet.shadow import HostShadow, Shadow
 from portdet.source import load

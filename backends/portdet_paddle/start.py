@@ -10,8 +10,8 @@ import warnings
 from contextlib import redirect_stderr
 from pathlib import Path
 
-from portdet.cores import cores
 from portdet.errors import PortdetError
+from portdet.processes.cores import cores
 
 
 def start(threads: int) -> None:

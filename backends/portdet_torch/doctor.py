@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 
-from portdet.cores import cores
+from portdet.processes.cores import cores
 from portdet.session import Check
 
 # A 3x3 convolution of the size that YOLOv3 is full of: 2 x 256 -> 512 channels at 26 x 26, 3.2 GFLOP.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from portdet.cores import cores
+from portdet.processes.cores import cores
 from portdet.session import Arrays, MethodCall, Options
 from portdet.source import load
 from portdet_torch.device import find_device

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from portdet.backends import watched
-from portdet.cores import cores
 from portdet.errors import PortdetError
-from portdet.heap import keep_freed_memory
+from portdet.processes.cores import cores
+from portdet.processes.heap import keep_freed_memory
 from portdet.session import Array, Arrays, Batch, Options, Recipe, Source, StepResult, StepValues
 from portdet.shadow import HostShadow, Shadow
 from portdet.source import load

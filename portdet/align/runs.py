@@ -13,13 +13,14 @@ from typing import Literal
 
 from safetensors.numpy import load_file
 
-from portdet import tensors, watch
+from portdet import tensors
 from portdet.align.finished import read_facts
-from portdet.child import environment
 from portdet.config import Config, load
 from portdet.data import open_dataset
 from portdet.errors import PortdetError
 from portdet.models import Detector
+from portdet.processes import watch
+from portdet.processes.child import environment
 from portdet.session import Arrays
 from portdet.spec.init import initial_weights
 from portdet.train import checkpoint

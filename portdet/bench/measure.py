@@ -20,16 +20,16 @@ from typing import Any, cast
 
 from portdet.backends import load_backend, open_session, source_text
 from portdet.bench import CONVOLUTION_FLOPS, BareBackend
-from portdet.child import serve
 from portdet.config import Config
-from portdet.cores import cores
 from portdet.data import Dataset, open_dataset
 from portdet.data.loader import TrainLoader
 from portdet.errors import PortdetError
 from portdet.lower.names import native_names
 from portdet.models import Detector
+from portdet.processes.child import serve
+from portdet.processes.cores import cores
+from portdet.processes.scratch import scratch
 from portdet.report.progress import Progress
-from portdet.scratch import scratch
 from portdet.session import Arrays, Batch, Options, Session, Source, StepValues
 from portdet.spec.init import initial_weights
 from portdet.train.groups import recipe

@@ -159,11 +159,11 @@ def _trained(
     from portdet.align.against import meets, validated_epochs
     from portdet.align.job import AlignJob
     from portdet.align.published import read_reference
-    from portdet.alone import alone_in
     from portdet.backends import load_backend
     from portdet.config import load
     from portdet.data import open_dataset
     from portdet.models.registry import check
+    from portdet.processes.alone import alone_in
     from portdet.train.earlier import clear
     from portdet.train.folder import new_folder
     from portdet.train.job import model_of

@@ -43,9 +43,9 @@ def command(
     """
     from portdet.backends import load_backend
     from portdet.bench.table import table
-    from portdet.child import run_child
     from portdet.cli.runs import say_alone
     from portdet.config import load
+    from portdet.processes.child import run_child
     from portdet.versions import FRAMEWORKS, framework
 
     values = load(config, overrides)

@@ -9,9 +9,9 @@ import click
 
 from portdet import versions
 from portdet.backends import backend_names, load_backend
-from portdet.child import run_child
 from portdet.console import say
 from portdet.errors import PortdetError
+from portdet.processes.child import run_child
 from portdet.session import Check
 
 _MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}

@@ -54,10 +54,10 @@ class Asked:
 
 def new(asked: Asked) -> int:
     """Make a plan and its folder, and climb. Raises PortdetError for what cannot be asked for, before any folder."""
-    from portdet.alone import alone_in
     from portdet.cli.align import keep
     from portdet.config import load
     from portdet.models.registry import check
+    from portdet.processes.alone import alone_in
     from portdet.train.earlier import clear
     from portdet.train.folder import run_folder
 
@@ -76,7 +76,7 @@ def resumed(folder: Path, levels: Sequence[str]) -> int:
     """Go on with a folder's plan; `levels` are added to its own."""
     from portdet.align.ladder.outcome import LEVELS
     from portdet.align.ladder.plan import Plan
-    from portdet.alone import alone_in
+    from portdet.processes.alone import alone_in
 
     plan = Plan.load(folder)
     added = {*plan.levels, *levels_of(levels)}
@@ -130,9 +130,9 @@ def _plan(asked: Asked, values: Config) -> Plan:
     from portdet.align.ladder.plan import Plan
     from portdet.align.published import read_reference
     from portdet.backends import load_backend
-    from portdet.cores import cores
     from portdet.data import open_dataset
     from portdet.errors import PortdetError
+    from portdet.processes.cores import cores
     from portdet.train.job import model_of
 
     levels = levels_of(asked.levels) or ("train",)

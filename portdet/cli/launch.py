@@ -23,17 +23,17 @@ from typing import Any
 import click
 import psutil
 
-from portdet import guard
-from portdet.alone import alone_in
 from portdet.backends import OWN, load_backend
-from portdet.child import environment
 from portdet.console import say
 from portdet.errors import PortdetError
 from portdet.files import write_text
+from portdet.processes import guard
+from portdet.processes.alone import alone_in
+from portdet.processes.child import environment
+from portdet.processes.watch import Silence, state
 from portdet.ranks import ALONE, Launcher, Place, RankError, is_shared
 from portdet.train.folder import made
 from portdet.train.interrupt import Interrupted, StopRequest
-from portdet.watch import Silence, state
 
 REPORTS, STARTER = "PORTDET_RANKS", "PORTDET_RANKS_STARTER"  # environment: folder of reports, who reads them
 PATIENCE = 20.0  # seconds that a launcher gets to end its ranks

@@ -26,10 +26,10 @@ def command(run: str, images: tuple[Path, ...], weights: Path | None, score: flo
     \b
     portdet predict runs/train/yolov3_scenes photo.jpg folder/
     """
-    from portdet.alone import alone_in
     from portdet.cli.runs import open_run, read_weights
     from portdet.data import open_dataset
     from portdet.predict import image_files, predict_images
+    from portdet.processes.alone import alone_in
     from portdet.train.folder import describe, new_folder
     from portdet.train.job import model_of, session_of
 

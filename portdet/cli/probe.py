@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from portdet.backends import load_backend
-from portdet.child import serve
+from portdet.processes.child import serve
 
 
 def examine(request: Any) -> list[dict[str, str]]:

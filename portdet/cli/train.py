@@ -38,12 +38,12 @@ def command(
     torchrun --nproc_per_node=8 -m portdet train yolov3_coco --device cuda
     portdet train --resume runs/train/yolov3_scenes
     """
-    from portdet.alone import alone_in
     from portdet.backends import load_backend
     from portdet.cli.launch import as_rank, find_place, launch
     from portdet.config import load
     from portdet.errors import PortdetError
     from portdet.models.registry import check
+    from portdet.processes.alone import alone_in
     from portdet.train.earlier import make_room
     from portdet.train.folder import made, new_folder
 
@@ -77,9 +77,9 @@ def command(
 
 def train(config: Config, folder: Path, place: Place, initial: Path | None, *, resume: bool) -> None:
     """This process's part of a training. folder: rank 0's, which tells the others."""
-    from portdet.alone import alone_in
     from portdet.cli.runs import read_weights
     from portdet.data import open_dataset
+    from portdet.processes.alone import alone_in
     from portdet.train.earlier import make_room, nothing_saved
     from portdet.train.folder import made
     from portdet.train.job import TrainJob, model_of

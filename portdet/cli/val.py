@@ -24,13 +24,13 @@ def command(run: str, weights: Path | None, min_ap: float | None, overrides: tup
     portdet val runs/train/yolov3_scenes
     portdet val yolov3_coco --weights yolov3.weights --backend torch
     """
-    from portdet.alone import alone_in
     from portdet.cli.runs import open_run, read_weights
     from portdet.console import console
     from portdet.data import open_dataset
     from portdet.errors import PortdetError
     from portdet.evaluate.coco_map import text
     from portdet.evaluate.validate import Validator, unscored
+    from portdet.processes.alone import alone_in
     from portdet.report.scores import score_table
     from portdet.train.folder import describe, new_folder
     from portdet.train.job import model_of, session_of, write_validation

@@ -6,8 +6,8 @@ import importlib
 from dataclasses import asdict
 from typing import Any
 
-from portdet.child import serve
-from portdet.scratch import scratch
+from portdet.processes.child import serve
+from portdet.processes.scratch import scratch
 from portdet.session import Options
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from portdet.backends import load_backend
-from portdet.child import run_child
 from portdet.conformance.rows import Row, declared, stale
 from portdet.errors import PortdetError, nearest
+from portdet.processes.child import run_child
 
 SECTIONS = ("table", "ops", "sweep", "reductions", "layers", "models", "steps", "ranks")
 WITHOUT_MODE = ("table",)

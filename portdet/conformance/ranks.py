@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from portdet.backends import load_backend, open_session
-from portdet.child import environment
 from portdet.conformance.fixtures import fixture, two_groups
 from portdet.conformance.rows import Row, holds
 from portdet.errors import PortdetError
 from portdet.files import write_text
+from portdet.processes.child import environment
 from portdet.ranks import ALONE, Place
 from portdet.session import Array, Arrays, Batch, Options, Recipe, Session, StepValues
 

@@ -2,7 +2,7 @@
 
 Images come back through shared memory (two slots a worker: one is filled while the other is waited for), the small
 arrays through a pipe. A worker's error is raised in the caller; a killed worker is noticed, a stopped one is named and
-not waited for without end (see `portdet.watch`); workers end with the caller, even a killed one, since their pipe
+not waited for without end (see `processes.watch`); workers end with the caller, even a killed one, since their pipe
 closes.
 """
 
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from portdet.console import say
 from portdet.errors import PortdetError
-from portdet.watch import TICK, Silence
+from portdet.processes.watch import TICK, Silence
 
 Float = NDArray[np.float32]
 Extras = tuple[NDArray[Any], ...]

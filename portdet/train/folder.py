@@ -16,10 +16,10 @@ from typing import Any
 
 import portdet
 from portdet.config import Config
-from portdet.cores import cores
 from portdet.errors import PortdetError
 from portdet.files import write_text
 from portdet.outside import plain
+from portdet.processes.cores import cores
 
 DISTRIBUTIONS = (
     "portdet",

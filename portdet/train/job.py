@@ -13,7 +13,6 @@ import numpy as np
 
 from portdet.backends import load_backend, open_session
 from portdet.config import Config
-from portdet.cores import cores
 from portdet.data import open_datasets
 from portdet.data.loader import TrainLoader
 from portdet.data.records import Dataset, Report
@@ -23,12 +22,13 @@ from portdet.files import write_text
 from portdet.models import Detector, load_model
 from portdet.models.registry import section_of
 from portdet.outside import parse_json, plain, read_text
+from portdet.processes.cores import cores
+from portdet.processes.scratch import scratch
 from portdet.ranks import ALONE, Place, is_shared
 from portdet.report import draw, plots
 from portdet.report.draw import Boxes
 from portdet.report.progress import Progress
 from portdet.report.results import read as read_results
-from portdet.scratch import scratch
 from portdet.session import Arrays, Options, Recipe, Session
 from portdet.spec.init import initial_weights
 from portdet.train.fingerprint import weights_hash

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from portdet import guard
 from portdet.errors import PortdetError
 from portdet.files import write_text
 from portdet.outside import read_csv, shown
+from portdet.processes import guard
 
 
 class Journal:

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from portdet import guard
 from portdet.config import Config
 from portdet.data.workers import Cancelled
 from portdet.errors import PortdetError
 from portdet.evaluate.coco_map import defined
+from portdet.processes import guard
 from portdet.ranks import ALONE, Place, is_shared, shared, together
 from portdet.report.results import ResultsLog
 from portdet.session import Batch, Session, StepResult, StepValues

@@ -11,7 +11,7 @@ from typing import Any
 from portdet.align.ladder.job import LadderJob
 from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.shown import tell
-from portdet.child import serve
+from portdet.processes.child import serve
 from tests.align.ladder_fakes import Fakes
 
 

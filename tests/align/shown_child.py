@@ -6,8 +6,8 @@ import os
 from typing import Any
 
 from portdet.align.ladder.shown import tell
-from portdet.child import serve
 from portdet.errors import PortdetError
+from portdet.processes.child import serve
 
 
 def work(request: Any) -> Any:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from portdet import cores
 from portdet.align.ladder import beside
 from portdet.align.ladder.outcome import LEVELS
 from portdet.align.ladder.plan import Plan
 from portdet.align.published import read_reference
 from portdet.cli.__main__ import run
 from portdet.errors import PortdetError
+from portdet.processes import cores
 from portdet.report.ladder_data import LadderReport
 from tests.align.ladder_fakes import Fakes
 

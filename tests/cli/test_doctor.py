@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from portdet import versions
-from portdet.child import run_child
 from portdet.cli import doctor
 from portdet.cli.__main__ import run
 from portdet.errors import PortdetError
+from portdet.processes.child import run_child
 from portdet.session import Check
 from tests.patience import GUARD, running, until
 
@@ -82,7 +82,8 @@ def _module(folder: Path, name: str, code: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_child_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "from portdet.child import serve\nprint('noise')\nserve(lambda request: {'twice': 2 * request['x']})\n"
+    answer = "serve(lambda request: {'twice': 2 * request['x']})"
+    code = f"from portdet.processes.child import serve\nprint('noise')\n{answer}\n"
     assert run_child(_module(tmp_path, "child_good", code, monkeypatch), {"x": 21}, timeout=GUARD) == {"twice": 42}
 
 
@@ -103,7 +104,7 @@ def test_a_child_that_dies_is_an_error_that_shows_its_words(
 
 def test_an_error_for_a_person_arrives_as_it_was_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "from portdet.child import serve\nfrom portdet.errors import PortdetError\n"
+        "from portdet.processes.child import serve\nfrom portdet.errors import PortdetError\n"
         "def work(request): raise PortdetError('no disk', fix='buy one', where='a:1')\nserve(work)\n"
     )
     with pytest.raises(PortdetError) as caught:
@@ -128,13 +129,13 @@ def test_a_child_that_hangs_is_ended_with_its_own_children(tmp_path: Path, monke
 
 def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import os, time\nfrom portdet.child import serve\n"
+        "import os, time\nfrom portdet.processes.child import serve\n"
         "def work(request):\n"
         f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n    time.sleep({2 * GUARD})\nserve(work)\n"
     )
     name = _module(tmp_path, "child_waits", code, monkeypatch)
     call = (
-        f"import sys; sys.path[:] = {sys.path!r}; from portdet.child import run_child; "
+        f"import sys; sys.path[:] = {sys.path!r}; from portdet.processes.child import run_child; "
         f"run_child({name!r}, {{}}, timeout={2 * GUARD})"
     )
     parent = subprocess.Popen([sys.executable, "-c", call])

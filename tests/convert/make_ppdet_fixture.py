@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from portdet.child import run_child
+from portdet.processes.child import run_child
 from portdet.session import Array, Arrays
 from portdet_convert import open_weights, yolov3
 from portdet_convert.files import pdparams

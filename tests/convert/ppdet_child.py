@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from portdet.backends import open_session
-from portdet.child import serve
 from portdet.models import layers, load_model
+from portdet.processes.child import serve
 from portdet.session import Arrays, Batch, Group, Options, Recipe, StepValues
 from portdet.spec import BatchNorm2d
 from portdet_convert import load_canonical

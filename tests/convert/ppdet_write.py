@@ -6,7 +6,7 @@ from typing import Any
 
 import paddle
 
-from portdet.child import serve
+from portdet.processes.child import serve
 from tests.convert.ppdet_case import facts, value
 
 

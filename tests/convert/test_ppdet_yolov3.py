@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from portdet.child import run_child
+from portdet.processes.child import run_child
 from portdet.reference.distance import distance
 from portdet.session import Array, Arrays
 from portdet_convert import Report, convert, open_weights, yolov3

@@ -16,20 +16,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from portdet import child, guard, tensors
-from portdet.alone import LOCK, alone_in
+from portdet import tensors
 from portdet.errors import PortdetError
 from portdet.files import replacing, write_text
+from portdet.processes import child, guard
+from portdet.processes.alone import LOCK, alone_in
+from portdet.processes.watch import state
 from portdet.report import draw
 from portdet.train.journal import Journal
-from portdet.watch import state
 from tests.life.processes import began, start
 from tests.patience import GUARD, ROOT, until
 
 HOLDS = """
 import multiprocessing, subprocess, sys, time
 from pathlib import Path
-from portdet.alone import alone_in
+from portdet.processes.alone import alone_in
 from tests.life.processes import waiting
 if __name__ == "__main__":
     with alone_in(Path(sys.argv[1])):
@@ -86,7 +87,7 @@ def test_many_at_once_are_never_two(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from portdet.alone import alone_in
+from portdet.processes.alone import alone_in
 from portdet.errors import PortdetError
 taken = 0
 while taken < 20:

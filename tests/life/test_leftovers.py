@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from portdet import scratch, tensors
+from portdet import tensors
 from portdet.align.compare import DumpWriter
-from portdet.alone import alone_in
 from portdet.errors import PortdetError
 from portdet.files import replacing, sweep, write_text
+from portdet.processes import scratch
+from portdet.processes.alone import alone_in
+from portdet.processes.watch import state
 from portdet.report import draw, plots
 from portdet.train.journal import Journal
-from portdet.watch import state
 from portdet_convert.files import ckpt, darknet, npz, pdparams, pth, safetensors
 from tests.life.processes import began, start
 from tests.patience import until
@@ -29,7 +30,7 @@ WRITES = """
 import sys, time
 from pathlib import Path
 from portdet.files import replacing
-from portdet.scratch import scratch
+from portdet.processes.scratch import scratch
 folder = Path(sys.argv[1])
 with replacing(folder / "weights" / "last.safetensors") as temporary, scratch() as place:
     temporary.write_bytes(b"half of it")

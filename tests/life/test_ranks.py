@@ -23,7 +23,7 @@ TINY = [
     "imgsz=64", "threads=1", "log_every=1", "seed=3", "devices=2",
 ]  # fmt: skip
 SOON = (
-    "from portdet import watch; watch.SILENT, watch.STOPPED = 1.0, {stopped}; "
+    "from portdet.processes import watch; watch.SILENT, watch.STOPPED = 1.0, {stopped}; "
     "from portdet.cli.__main__ import main; main()"
 )
 

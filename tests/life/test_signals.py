@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from portdet.cli.__main__ import run
+from portdet.processes.watch import state
 from portdet.train import checkpoint
 from portdet.train.earlier import make_room
 from portdet.train.interrupt import StopRequest
-from portdet.watch import state
 from tests.life.processes import ENVIRONMENT, began, start
 from tests.patience import GUARD, ROOT, until
 from tests.train.fakes import files, resumed, rows, settings, train
@@ -23,7 +23,7 @@ from tests.train.fakes import files, resumed, rows, settings, train
 TRAINS = """
 import sys, time
 from pathlib import Path
-from portdet.alone import alone_in
+from portdet.processes.alone import alone_in
 from portdet.errors import PortdetError
 from portdet.report.progress import Progress
 from portdet.train.earlier import make_room

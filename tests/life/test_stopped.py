@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from portdet import watch
 from portdet.config import Config
 from portdet.data import open_datasets
 from portdet.data.loader import EvalLoader, TrainLoader
 from portdet.data.records import Dataset
 from portdet.data.workers import Cancelled, Workers
 from portdet.errors import PortdetError
+from portdet.processes import watch
+from portdet.processes.watch import Silence, state
 from portdet.session import Batch, StepResult, StepValues
 from portdet.train.interrupt import Interrupted
 from portdet.train.loop import Trainer
-from portdet.watch import Silence, state
 from tests.life.processes import start
 from tests.life.slow_tasks import Task, large, slow
 from tests.patience import GUARD, until

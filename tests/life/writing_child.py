@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from portdet.child import serve
 from portdet.files import write_text
+from portdet.processes.child import serve
 
 
 def work(request: dict[str, Any]) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from portdet.child import serve
 from portdet.models.yolov3 import ANCHORS
+from portdet.processes.child import serve
 
 CLASSES, SIDE = 6, 160
 SIZES = np.array([[230, 150], [118, 200]])  # width, height of the originals

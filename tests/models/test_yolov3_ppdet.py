@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from portdet.child import run_child
 from portdet.config import Config, load, sections
 from portdet.errors import PortdetError
 from portdet.losses.yolov3 import level_predictions
 from portdet.models.registry import check
 from portdet.models.yolov3 import ANCHORS, detections
 from portdet.postprocess.detections import Detections
+from portdet.processes.child import run_child
 from tests.backends.harness import require
 from tests.models.ppdet_boxes import CLASSES, SIDE, SIZES, heads
 from tests.patience import GUARD

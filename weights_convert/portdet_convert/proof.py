@@ -20,8 +20,8 @@ from safetensors.numpy import load_file
 
 from portdet import versions
 from portdet.backends import backend_names
-from portdet.child import run_child
 from portdet.errors import PortdetError
+from portdet.processes.child import run_child
 from portdet_convert import yolov3
 from portdet_convert.compare import unlike
 from portdet_convert.convert import read

@@ -12,12 +12,12 @@ import numpy as np
 
 from portdet import reference
 from portdet.backends import load_backend, open_session
-from portdet.child import serve
 from portdet.errors import PortdetError
 from portdet.lower.names import native_names
 from portdet.models import Detector, load_model
 from portdet.outputs import tensors
-from portdet.scratch import scratch
+from portdet.processes.child import serve
+from portdet.processes.scratch import scratch
 from portdet.session import Backend, Group, Options, Recipe, Session
 from portdet.spec.init import initial_weights
 from portdet_convert import models

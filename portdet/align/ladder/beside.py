@@ -12,8 +12,8 @@ from threading import Event, Thread
 
 from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.shown import Say, run_shown, tell
-from portdet.child import serve
 from portdet.errors import PortdetError
+from portdet.processes.child import serve
 
 MODULE = "portdet.align.ladder.beside"
 LEVELS = ("ops", "train", "ranks")

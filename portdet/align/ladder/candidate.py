@@ -17,8 +17,8 @@ from portdet.align.ladder.numbers import complete
 from portdet.align.ladder.outcome import Row
 from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.shown import tell
-from portdet.child import serve
 from portdet.outside import read_json
+from portdet.processes.child import serve
 from portdet.session import Session, StepValues
 
 ABOUT = TypeAdapter(dict[str, Any])

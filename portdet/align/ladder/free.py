@@ -23,10 +23,10 @@ from portdet.align.ladder.horizon import CHAOS, RUNS, Envelope, judged
 from portdet.align.ladder.outcome import Outcome, Row, Series
 from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.shown import Say, run_shown, tell
-from portdet.child import serve
 from portdet.errors import PortdetError
 from portdet.files import write_text
 from portdet.outside import read_json
+from portdet.processes.child import serve
 from portdet.session import Batch, Session, StepValues
 from portdet.train.loss_scale import loss_scale
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from portdet.align.ladder.outcome import Outcome, Row
 from portdet.align.ladder.plan import Plan
 from portdet.backends import load_backend
-from portdet.child import run_child
 from portdet.conformance.layers import LAYERS as layer_cases
 from portdet.conformance.op_cases import LAYERS
 from portdet.conformance.rows import Row as Line
@@ -15,6 +14,7 @@ from portdet.conformance.rows import declared
 from portdet.data import open_dataset
 from portdet.ir.graph import Function, ModuleGraph
 from portdet.ops import OPS
+from portdet.processes.child import run_child
 from portdet.train.job import model_of
 
 TIMEOUT = 7200.0

@@ -29,9 +29,9 @@ from portdet.align.ladder.outcome import Outcome, Planted, Row
 from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.shown import Say, run_shown, tell
 from portdet.align.probe import LEVELS
-from portdet.child import serve
-from portdet.cores import cores
 from portdet.errors import PortdetError
+from portdet.processes.child import serve
+from portdet.processes.cores import cores
 from portdet.session import Arrays, Session
 
 CAUGHT, NAMED = 0.95, 0.9

@@ -23,14 +23,14 @@ from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.shown import run_shown, tell
 from portdet.align.probe import perturbed
 from portdet.backends import load_backend, open_session
-from portdet.child import serve as answer
 from portdet.config import Config
 from portdet.conformance import ranks
 from portdet.data import open_datasets
 from portdet.data.loader import TrainLoader
 from portdet.errors import PortdetError
+from portdet.processes.child import serve as answer
+from portdet.processes.scratch import scratch
 from portdet.ranks import ALONE, Place
-from portdet.scratch import scratch
 from portdet.session import Arrays, Batch, Options, Session
 
 MODULE = "portdet.align.ladder.ranks"

@@ -34,9 +34,9 @@ from portdet.align.ladder.numbers import complete
 from portdet.align.ladder.outcome import Row
 from portdet.align.ladder.plan import Plan
 from portdet.align.ladder.shown import tell
-from portdet.child import serve
-from portdet.cores import cores
 from portdet.files import write_text
+from portdet.processes.child import serve
+from portdet.processes.cores import cores
 from portdet.session import Array, Session
 
 IN_FLOAT64 = ("forward", "loss", "grad")

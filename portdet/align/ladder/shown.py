@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from portdet.child import run_child
+from portdet.processes.child import run_child
 
 Say = Callable[[str], None]
 DAY = 24 * 3600.0

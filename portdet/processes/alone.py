@@ -19,9 +19,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from portdet import files, guard, held, outside, scratch
+from portdet import files, outside
 from portdet.console import say
 from portdet.errors import PortdetError
+from portdet.processes import guard, held, scratch
 
 LOCK = ".lock"
 LONGEST_COMMAND = 200  # characters of a command line, in the lock and in the error

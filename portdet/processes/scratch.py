@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from portdet import held
+from portdet.processes import held
 
 PREFIX = "portdet-"
 MARK = ".portdet-scratch"

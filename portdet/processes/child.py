@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from portdet import guard
 from portdet.errors import PortdetError
-from portdet.scratch import scratch
+from portdet.processes import guard
+from portdet.processes.scratch import scratch
 
 GRACE = 600.0  # a training ends its step and writes a checkpoint, on a busy machine too
 
