@@ -32,7 +32,7 @@ def probe(
 
     The loss's parts come before their sum; gradients in the order of the backward pass, the last weight's first.
     """
-    session.load_state(state)
+    session.load_state(_with_own_momenta(session, state))
     if "weights" in levels:
         for name, array in session.weights().items():
             put(f"weights/{name}", array)
@@ -50,6 +50,16 @@ def probe(
         session.train_step(batch, values)
         for name, array in session.state().items():
             put(f"step/{name}", array)
+
+
+def _with_own_momenta(session: Session, state: Mapping[str, Array]) -> Arrays:
+    """The state, with momenta of just the weights that this session trains.
+
+    One that trains others than the reference is to be told so by its gradients, and not refused when it loads a state.
+    """
+    own = {name: array for name, array in session.state().items() if name.startswith("momentum/")}
+    shared = {name: array for name, array in state.items() if name in own or not name.startswith("momentum/")}
+    return {**{name: np.zeros_like(array) for name, array in own.items()}, **shared}
 
 
 def _backward(session: Session, batch: Batch, put: Put, levels: Sequence[str]) -> None:
