@@ -172,7 +172,8 @@ def complaint(error: ValidationError, where: str, fix: str = "", *, under: str =
     parts = [under, *(str(part)[:LONGEST_SHOWN] for part in first["loc"][:8])]
     place = ".".join(part for part in parts if part)
     value = "" if first["type"] == "missing" else f"{' = ' if place else 'is '}{shown(first['input'])}"
-    reason = first["msg"][:300].lower().removeprefix("value error, ")
+    classes = first["type"] in ("model_type", "dataclass_type")  # pydantic would name ours
+    reason = "no map of names to values" if classes else first["msg"][:300].lower().removeprefix("value error, ")
     return PortdetError(f"{place}{value}: {reason}", where=where, fix=fix)
 
 

@@ -18,10 +18,13 @@ settings.register_profile(
 )
 settings.load_profile("portdet")
 
-# A shell without job control starts what goes on behind it with Ctrl-C ignored, and children inherit that: they would
-# never end where a test interrupts them.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Children inherit that a signal is ignored, and would not end where a test stops them: a shell without job control
+# starts what goes on behind it with Ctrl-C ignored, and nohup ignores hangups.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_DFL)
+):  # fmt: skip
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -277,7 +277,7 @@ def test_an_envelope_comes_back_and_must_fit(tmp_path: Path) -> None:
     with pytest.raises(PortdetError, match="no run of the other program"):
         compare(noisy(0), [])
     (tmp_path / "x.json").write_text("[]")
-    with pytest.raises(PortdetError, match=r"x\.json: no envelope"):
+    with pytest.raises(PortdetError, match=r"x\.json: is \[\]: no map of names to values"):
         Envelope.load(tmp_path / "x.json")
 
 
