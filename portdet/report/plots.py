@@ -111,7 +111,7 @@ def side_by_side(path: Path, run: AlignRun) -> None:
             axes.set_ylim(bottom=0)
             _whole_epochs(axes)
         if any(value > 0 for backend in run.backends for value in backend.step_losses):
-            loss.set_yscale("log")
+            _log(loss)
         elif not any(backend.step_losses for backend in run.backends):
             loss.set_axis_off()
             loss.text(0.5, 0.5, "no losses were kept", ha="center", transform=loss.transAxes)
@@ -229,7 +229,16 @@ def _log_if_wide(axes: Any, values: Sequence[float]) -> None:
     """Log scale where the positive values span more than a factor of 20."""
     positive = [value for value in values if value > 0]
     if positive and max(positive) > 20 * min(positive):
-        axes.set_yscale("log")
+        _log(axes)
+
+
+def _log(axes: Any) -> None:
+    """A logarithmic axis whose numbers are plain text; matplotlib would write powers of ten as math."""
+    from matplotlib.ticker import LogFormatter, StrMethodFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
 
 
 def _whole_epochs(axes: Any) -> None:

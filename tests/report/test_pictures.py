@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -81,6 +82,18 @@ def test_run_pictures(tmp_path: Path, epochs: int) -> None:
     for name in ("results.png", "both.png"):
         assert Image.open(tmp_path / name).width > 1000
     assert len(list(tmp_path.iterdir())) == 2  # no temporary file stays
+
+
+@pytest.mark.parametrize(("low", "high", "shown"), [(5, 1000, "100"), (21, 48, "30"), (0.02, 30, "0.1")])
+def test_numbers_of_a_logarithmic_axis_are_numbers(tmp_path: Path, low: float, high: float, shown: str) -> None:
+    losses = list(np.linspace(low, high, 20))
+    backends = [BackendRun("torch", "1", "cpu", 1.0, rows(3), losses)]
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # texts stay texts
+        plots.side_by_side(tmp_path / "both.svg", AlignRun("tiny", "rule", "verdict", backends))
+        plots.results(tmp_path / "results.svg", rows(3))
+    written = (tmp_path / "both.svg").read_text()
+    assert f">{shown}</text>" in written
+    assert "$" not in written + (tmp_path / "results.svg").read_text()
 
 
 def test_label_and_score_pictures(tmp_path: Path) -> None:
