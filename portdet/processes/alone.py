@@ -17,14 +17,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from portdet import files, outside
 from portdet.console import say
 from portdet.errors import PortdetError
-from portdet.processes import guard, held, scratch
+from portdet.processes import guard, held, scratch, watch
 
 LOCK = ".lock"
+NAMING = 5.0  # seconds in which a process that has just locked a folder is waited for to write who it is
 LONGEST_COMMAND = 200  # characters of a command line, in the lock and in the error
 _MOST = 4096  # bytes of a lock file
 
@@ -36,7 +37,7 @@ class Holder(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    pid: int
+    pid: int = Field(gt=0, lt=2**31)
     host: str
     command: str
     since: str
@@ -82,6 +83,7 @@ def clean(folder: Path, say: Say, *, deep: bool) -> None:
 def _lock(folder: Path, say: Say) -> int:
     """The locked descriptor of the folder's lock file."""
     where = outside.plain(str(folder))
+    deadline = time.monotonic() + NAMING
     while True:
         try:
             handle = held.open_or_create(folder / LOCK)
@@ -95,7 +97,11 @@ def _lock(folder: Path, say: Say) -> int:
             raise PortdetError(f"{LOCK} is no regular file", where=where, fix="remove it")
         if state is False:
             os.close(handle)
-            raise _in_use(folder)
+            holder = _holder(folder)
+            if time.monotonic() < deadline and (holder is None or _is_dead(holder)):
+                time.sleep(0.02)  # it has been locked this very moment: what it says is as yet of an earlier holder
+                continue
+            raise _in_use(where, holder)
         if not held.is_at(handle, folder / LOCK):  # its holder took it away when it ended
             os.close(handle)
             continue
@@ -104,12 +110,22 @@ def _lock(folder: Path, say: Say) -> int:
         return handle
 
 
-def _in_use(folder: Path) -> PortdetError:
-    where = outside.plain(str(folder))
+def _holder(folder: Path) -> Holder | None:
+    """What the lock file says, if it can be read as that."""
     try:
         text = outside.read_text(folder / LOCK, most=_MOST)
-        holder = outside.checked(_HOLDER, outside.parse_json(text, where), where)
-    except PortdetError:  # it has been locked this very moment
+        return outside.checked(_HOLDER, outside.parse_json(text, ""), "")
+    except PortdetError:
+        return None
+
+
+def _is_dead(holder: Holder) -> bool:
+    """Whether the process that is named was one of this machine, and is no more."""
+    return holder.host == socket.gethostname() and watch.state(holder.pid) == "dead"
+
+
+def _in_use(where: str, holder: Holder | None) -> PortdetError:
+    if holder is None:
         return PortdetError("is in use by another process", where=where, fix="wait until it ends")
     command = outside.plain(holder.command[:LONGEST_COMMAND])
     host = outside.plain(holder.host[:LONGEST_COMMAND])

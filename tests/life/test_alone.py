@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +22,7 @@ import pytest
 from portdet import tensors
 from portdet.errors import PortdetError
 from portdet.files import replacing, write_text
-from portdet.processes import child, guard
+from portdet.processes import alone, child, guard
 from portdet.processes.alone import LOCK, alone_in
 from portdet.processes.watch import state
 from portdet.report import draw
@@ -104,8 +107,54 @@ while taken < 20:
     assert [process.wait(GUARD) for process in processes] == [0] * 8
 
 
-@pytest.mark.parametrize("left", ["", "{}", '{"pid": 1}', "\x1b[31m", "[" * 4000, "x" * 100_000, "\0"])
-def test_what_a_lock_file_says_is_not_trusted(tmp_path: Path, left: str) -> None:
+@pytest.mark.parametrize("stale", [True, False])
+def test_who_has_just_come_is_named_and_not_who_was_there_before(tmp_path: Path, stale: bool) -> None:
+    """Between the lock and the words in it there is a moment, in which a killed holder's words may still be there."""
+    with start("print(flush=True)") as ended:
+        ended.wait(GUARD)
+    words = {"host": socket.gethostname(), "command": "portdet", "since": "now"}
+    with (tmp_path / LOCK).open("w+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if stale:
+            file.write(json.dumps({"pid": ended.pid, **words}))
+            file.flush()
+
+        def describe() -> None:
+            file.truncate(0)
+            os.pwrite(file.fileno(), json.dumps({"pid": os.getpid(), **words}).encode(), 0)
+
+        later = threading.Timer(0.5, describe)
+        later.start()
+        with pytest.raises(PortdetError, match=f"is in use by process {os.getpid()} on "), alone_in(tmp_path):
+            pass
+        later.join()
+
+
+def test_a_folder_that_is_let_go_meanwhile_is_taken(tmp_path: Path) -> None:
+    with (tmp_path / LOCK).open("w+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        later = threading.Timer(0.5, fcntl.flock, (file, fcntl.LOCK_UN))
+        later.start()
+        with alone_in(tmp_path):
+            assert str(os.getpid()) in (tmp_path / LOCK).read_text()
+        later.join()
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "",
+        "{}",
+        '{"pid": 1}',
+        '{"pid": -1, "host": "a", "command": "b", "since": "c"}',
+        "\x1b[31m",
+        "[" * 4000,
+        "x" * 100_000,
+        "\0",
+    ],
+)
+def test_what_a_lock_file_says_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str) -> None:
+    monkeypatch.setattr(alone, "NAMING", 0.1)
     with (tmp_path / LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(left)
