@@ -252,4 +252,6 @@ class TrainConfig(Section):
     log_every: int = Field(10, ge=1, le=10**9, description="steps between two printed lines; steps.csv has all of them")
     project: PathText = Field("runs", description="folder of all runs")
     name: Name = Field("", description="name of the run; empty: the configuration's")
-    exist_ok: bool = Field(False, description="write into an existing run folder instead of the next number")
+    exist_ok: bool = Field(
+        False, description="use the folder of that name again, not the next number; an earlier run in it is set aside"
+    )
