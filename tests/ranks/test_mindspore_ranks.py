@@ -38,6 +38,14 @@ def alone(folder: Path, *cases: str) -> Arrays:
     return dict(np.load(folder / "alone.npz"))
 
 
+def exact(model: str, folder: Path) -> Arrays:
+    """The case's gradients in float64, by torch, in one process."""
+    command = [sys.executable, str(CHILD.with_name("exact_child.py")), model, str(folder / "exact.npz")]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=GUARD, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(np.load(folder / "exact.npz"))
+
+
 def launch(folder: Path, *words: str, timeout: float = GUARD) -> tuple[int, str, list[str]]:
     """Exit code of two ranks that run a script, what came through, and what the ranks said."""
     logs = folder / "logs"
@@ -101,9 +109,21 @@ CASES = pytest.mark.parametrize(
 
 
 @CASES
-def test_gradients_losses_and_norms_of_the_global_batch(request: pytest.FixtureRequest, words: str) -> None:
+def test_gradients_losses_and_norms_of_the_global_batch(
+    request: pytest.FixtureRequest, tmp_path: Path, words: str
+) -> None:
+    """YOLOv3's gradients lie near those of float64. Two float32 runs may lie twice as far from each other as from it:
+    here one process and two ranks are 6e-6 and 5e-6 off, to opposite sides, and torch's one process in float32 6e-6.
+    """
     first, second, one = runs(request, words)
-    assert max(distances(first, one)) <= WORST[words.split("-")[0]]
+    model = words.split("-")[0]
+    if model == "yolov3":
+        truth = exact(model, tmp_path)
+        trained = {name: truth[name] for name in one if name.startswith("gradient/")}
+        assert max(distances(first, trained)) <= WORST[model]
+        assert max(distances(one, trained)) <= WORST[model]
+    else:
+        assert max(distances(first, one)) <= WORST[model]
     for name, wanted in below(one, "loss").items():
         assert float(first[f"loss/{name}"]) == pytest.approx(float(wanted), rel=1e-5), name
     for name, array in below(one, "norm").items():
