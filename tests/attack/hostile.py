@@ -30,6 +30,7 @@ from portdet.config import sections
 from tests.attack.outcome import Row
 from tests.outside import mutate
 from tests.outside.ends import inside, refused_well
+from tests.patience import SLOW_GUARD
 
 TINY = [
     "imgsz=64", "batch=2", "workers=0", "threads=1", "model.width=0.0625", "model.depths=[1,1,1,1,1]", "device=cpu",
@@ -222,7 +223,7 @@ def _alone(folder: Path, count: int) -> Row:
         if any("\0" in word for word in words):
             words = ["show", "config", str(folder / "base.yaml")]
         done = subprocess.run(
-            [sys.executable, "-m", "portdet", *words], capture_output=True, env=env, timeout=600, check=False
+            [sys.executable, "-m", "portdet", *words], capture_output=True, env=env, timeout=SLOW_GUARD, check=False
         )
         try:
             judge(done.returncode, done.stdout.decode(), done.stderr.decode())

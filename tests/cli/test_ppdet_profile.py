@@ -9,8 +9,6 @@ import pytest
 
 from portdet.cli.__main__ import run
 
-pytest.importorskip("torch", reason="torch is not installed")
-
 TINY = """
 model: {name: yolov3, profile: ppdet, width: 0.0625, depths: [1, 1, 1, 1, 1]}
 data: {train_count: 4, val_count: 2, batch: 2, scene_size: 64, imgsz: 64, workers: 0, resize: stretch_cubic}

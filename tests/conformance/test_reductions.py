@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from portdet.conformance import reductions
 from portdet.conformance.reduction_cases import LONG, NORMED, REDUCED, SPREAD, Normed, Reduced, norm_truth
 from portdet.session import Array
 
-torch = pytest.importorskip("torch")
 EPS = reductions.EPS
 
 

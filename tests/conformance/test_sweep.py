@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from portdet.conformance import sweep
 from portdet.conformance.grids import COUNT, everywhere, pairs, positive
@@ -17,7 +18,6 @@ from portdet.ops import OPS
 from portdet.session import Array, Inexact
 from tests.ops.test_ops_against_torch import PEERS
 
-torch = pytest.importorskip("torch")
 CASES = {case.name: case for case in SWEPT}
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.convert import bombs
+from tests.patience import SLOW_GUARD
 
 ROOT = Path(__file__).parents[2]
 # Those that end never; the others are of a wrong type, or merely large.
@@ -62,7 +63,7 @@ def outcomes(folder: Path, chosen: tuple[str, ...]) -> Iterator[tuple[str, str]]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     done = subprocess.run(
         [sys.executable, "-c", CHILD, "|".join(chosen)], cwd=folder, env=env,
-        capture_output=True, text=True, timeout=1800, check=False,
+        capture_output=True, text=True, timeout=SLOW_GUARD, check=False,
     )  # fmt: skip
     name = ""
     for line in done.stdout.splitlines():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +25,9 @@ OWN = [
     pytest.param("mindspore", "ckpt", "mindspore.load_checkpoint", None, marks=pytest.mark.slow),
     pytest.param("paddle", "pdparams", "paddle.load", "ppdet", marks=pytest.mark.slow),
 ]
+
+OUTPUTS = {"torch": 201, "mindspore": 199, "paddle": 199}
+"""The predictions too. A kernel for deformable convolution calls none of the two convolutions that its modules hold."""
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def test_the_frameworks_own_loader_and_model(
         assert f"{said}, same bits\n" in done.output
     check = json.loads(Path("r.json").read_text())["check"]
     assert (check["passed"], check["model"], check["side"]) == (True, "ppyolo, variant=nano, classes=3", 96)
-    assert re.search(r"outputs of (199|201) modules and predictions; ppyolo, variant=nano", done.output), done.output
+    assert f"outputs of {OUTPUTS[backend]} modules and predictions; ppyolo, variant=nano" in done.output, done.output
     (found,) = check["backends"]
     assert (found["backend"], found["absolute"], found["relative"], found["first"]) == (backend, 0.0, 0.0, "")
     assert 0 < found["from_float64"] < 1e-3, "float32 cannot be exact, nor as far as this"
