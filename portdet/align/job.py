@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from portdet.align.rule import judge
 from portdet.align.runs import Runs
 from portdet.config import Config
 from portdet.errors import PortdetError
+from portdet.processes.child import environment
 from portdet.report.align_reference import Reference
 from portdet.report.align_run import AlignRun, Check
 from portdet.session import Arrays
@@ -61,8 +61,9 @@ class AlignJob:
         command = [sys.executable, "-m", "portdet", "val", str(self.folder / "args.yaml")]
         command += ["--weights", str(self.weights or self.folder / "initial.safetensors"), f"train.backend={backend}"]
         command += [f"train.project={self.folder}", "train.name=initial", "train.exist_ok=true", "eval.save_json=true"]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env, check=False)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment(), check=False
+        )
         if done.returncode:  # the trainings stand, undecided at most
             self.say(f"the initial weights could not be scored: {done.stderr.strip()[-500:]}")
             return None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import portdet
 from portdet.errors import PortdetError
 from portdet.processes import guard
 from portdet.processes.scratch import scratch
@@ -26,7 +27,7 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
 
     That is where this process looks, and never the folder that the child starts in.
     """
-    package = str(Path(__file__).parents[1])
+    package = str(Path(portdet.__file__).parents[1])
     path = [entry for entry in sys.path if entry]
     path = path if package in path else [package, *path]
     return {**(os.environ if base is None else base), "PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}

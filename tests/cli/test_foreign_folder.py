@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from portdet.processes.child import environment
 from tests.backends.foreign import compiled, plant
 from tests.backends.harness import ROOT, require
 from tests.patience import GUARD
@@ -85,3 +86,11 @@ def test_a_compiled_source_would_have_run(tmp_path: Path) -> None:
         [sys.executable, "-c", "import model"], cwd=tmp_path, capture_output=True, timeout=GUARD, check=False
     )
     assert (tmp_path / "ran").exists()
+
+
+def test_children_look_for_modules_beside_the_package_and_not_in_it() -> None:
+    """Inside it, `import config` or `import source` would find ours instead of somebody else's."""
+    path = [Path(entry).resolve() for entry in environment({})["PYTHONPATH"].split(os.pathsep)]
+    package = ROOT / "portdet"
+    assert ROOT in path
+    assert [entry for entry in path if entry == package or package in entry.parents] == []

@@ -25,10 +25,10 @@ from portdet.align.probe import LEVELS, Put, perturbed, probe
 from portdet.backends import load_backend
 from portdet.errors import PortdetError
 from portdet.session import Array, Arrays, Session, StepValues
+from portdet.state import BUFFERS
 
 BATCHES = 3
 CANDIDATE, HELD_OUT = 1000, 2000  # first seeds of a candidate's runs and of held-out ones; self-runs count from 0
-STATISTICS = (".running_mean", ".running_var")
 INEXACT_SUM = 2.0**-16  # of the largest value; 128 ulp
 RUNS = 3  # of a candidate, whose median counts
 SMALL_RUN = 1 << 27  # bytes of a run that is kept in memory until it is compared; larger ones go to the disk
@@ -266,7 +266,7 @@ def lenient(result: Result) -> Result:
     """Batch norm's statistics are sums of as many values as a layer has pixels. MindSpore and Paddle on CPUs lose up to
     70 ulp in 131,072, where torch loses 3: that is no fault of the network."""
     for finding in result.findings:
-        statistic = finding.name.endswith(STATISTICS) and finding.level == "step"
+        statistic = finding.name.endswith(BUFFERS) and finding.level == "step"
         if finding.status == "different" and statistic and finding.max_rel < INEXACT_SUM:
             finding.status = "doubtful"
     return result
