@@ -45,7 +45,7 @@ EXIT_CODES = {
     1: "an error, or a check that failed; of what compares: different",
     2: "a wrong command line; of what compares: undecided",
     3: "of what compares: it could not run, for a wrong command line, too",
-    130: "interrupted by Ctrl-C or SIGTERM; what could be saved is saved",
+    130: "interrupted by Ctrl-C, SIGTERM or a terminal that closed; what could be saved is saved",
     141: "the reader of a pipe went away",
 }
 _COMPARING = ("portdet align", "portdet compare", "portdet weights diff")
